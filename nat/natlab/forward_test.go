@@ -1,0 +1,283 @@
+package natlab
+
+import (
+	"bytes"
+	"encoding/binary"
+	"io"
+	"net/netip"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// cable is a device in memory: packets put into out are read by the core, those
+// that the core delivers come out of in.
+type cable struct {
+	out    chan []byte
+	in     chan []byte
+	closed chan struct{}
+}
+
+func newCable() *cable {
+	return &cable{out: make(chan []byte), in: make(chan []byte, 4096), closed: make(chan struct{})}
+}
+
+func (c *cable) Read(b []byte) (int, error) {
+	select {
+	case p := <-c.out:
+		return copy(b, p), nil
+	case <-c.closed:
+		return 0, io.EOF
+	}
+}
+
+func (c *cable) Write(b []byte) (int, error) {
+	c.in <- bytes.Clone(b)
+	return len(b), nil
+}
+
+func (c *cable) Close() error { close(c.closed); return nil }
+
+var (
+	addrA = netip.MustParseAddr("44.128.1.10")
+	addrB = netip.MustParseAddr("44.128.2.10")
+	addrC = netip.MustParseAddr("44.128.3.10") // nobody's
+)
+
+// ipv4 makes a record as a TUN device gives it: virtio-net header, IPv4 header with
+// a right checksum, payload.
+func ipv4(src, dst netip.Addr, ttl, protocol byte, payload []byte) []byte {
+	b := make([]byte, vnetHeaderLen+20, vnetHeaderLen+20+len(payload))
+	h := b[vnetHeaderLen:]
+	h[0] = 0x45
+	binary.BigEndian.PutUint16(h[2:], uint16(20+len(payload)))
+	h[8], h[9] = ttl, protocol
+	copy(h[12:], src.AsSlice())
+	copy(h[16:], dst.AsSlice())
+	binary.BigEndian.PutUint16(h[10:], headerSum(h))
+	return append(b, payload...)
+}
+
+// headerSum is the checksum of RFC 791 §3.1 over 20 bytes, 0 if it is right already.
+func headerSum(h []byte) uint16 {
+	var sum uint32
+	for i := 0; i < 20; i += 2 {
+		sum += uint32(binary.BigEndian.Uint16(h[i:]))
+	}
+	for sum > 0xffff {
+		sum = sum&0xffff + sum>>16
+	}
+	return ^uint16(sum)
+}
+
+// inBubble runs f with a core of two parties on synthetic time.
+func inBubble(t *testing.T, o Options, f func(c *core, a, b *cable)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		c := newCore(o)
+		a, b := newCable(), newCable()
+		c.attach("a", a, false, addrA)
+		c.attach("b", b, false, addrB)
+		f(c, a, b)
+		c.close()
+	})
+}
+
+func TestPacketArrivesExactlyOneLatencyLater(t *testing.T) {
+	inBubble(t, Options{Latency: 20 * time.Millisecond}, func(c *core, a, b *cable) {
+		start := time.Now()
+		for _, payload := range []string{"one", "two"} {
+			a.out <- ipv4(addrA, addrB, 64, 17, []byte(payload))
+		}
+		for _, want := range []string{"one", "two"} {
+			got := <-b.in
+			if took := time.Since(start); took != 20*time.Millisecond {
+				t.Errorf("%s took %v", want, took)
+			}
+			if p := got[vnetHeaderLen:]; string(p[20:]) != want || p[8] != 64-coreHops || headerSum(p) != 0 {
+				t.Errorf("arrived as % x, TTL %d, checksum off by %d", p[20:], p[8], headerSum(p))
+			}
+		}
+	})
+}
+
+func TestVerdicts(t *testing.T) {
+	cut := func(c *core) { c.links[1].cut.Store(true) }
+	for _, tc := range []struct {
+		name    string
+		packet  []byte
+		prepare func(*core)
+		want    Stats
+	}{
+		{"forwarded", ipv4(addrA, addrB, 64, 17, nil), nil, Stats{}},
+		{"to nobody", ipv4(addrA, addrC, 64, 17, nil), nil, Stats{NoRoute: 1}},
+		{"from somebody else's address", ipv4(addrB, addrB, 64, 17, nil), nil, Stats{Spoofed: 1}},
+		{"from a private address", ipv4(netip.MustParseAddr("192.168.1.2"), addrB, 64, 17, nil), nil, Stats{Spoofed: 1}},
+		{"ttl just too small", ipv4(addrA, addrB, coreHops, 17, nil), nil, Stats{TTL: 1}},
+		{"ttl just enough", ipv4(addrA, addrB, coreHops+1, 17, nil), nil, Stats{}},
+		{"receiver cut off", ipv4(addrA, addrB, 64, 17, nil), cut, Stats{Cut: 1}},
+		{"IPv6", append(make([]byte, vnetHeaderLen), 0x60, 0, 0, 0), nil, Stats{NoRoute: 1}},
+		{"19 bytes", ipv4(addrA, addrB, 64, 17, nil)[:vnetHeaderLen+19], nil, Stats{NoRoute: 1}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			inBubble(t, Options{Latency: time.Millisecond}, func(c *core, a, b *cable) {
+				if tc.prepare != nil {
+					tc.prepare(c)
+				}
+				a.out <- tc.packet
+				synctest.Wait()
+				<-time.After(2 * time.Millisecond)
+				synctest.Wait()
+				tc.want.Packets, tc.want.Bytes = 1, int64(len(tc.packet)-vnetHeaderLen)
+				if got := c.stats(); got != tc.want {
+					t.Errorf("got %+v, want %+v", got, tc.want)
+				}
+				if arrived := len(b.in); arrived != 1-int(tc.want.Dropped()) {
+					t.Errorf("%d packets arrived", arrived)
+				}
+			})
+		})
+	}
+}
+
+func TestCutLosesPacketsUnderWay(t *testing.T) {
+	inBubble(t, Options{Latency: time.Second}, func(c *core, a, b *cable) {
+		a.out <- ipv4(addrA, addrB, 64, 17, nil)
+		synctest.Wait()
+		c.links[1].cut.Store(true)
+		<-time.After(2 * time.Second)
+		synctest.Wait()
+		if got := c.stats(); got.Cut != 1 || len(b.in) != 0 {
+			t.Errorf("%d arrived, %+v", len(b.in), got)
+		}
+	})
+}
+
+func TestJitterDelaysButDoesNotReorder(t *testing.T) {
+	const latency, jitter, packets = 20 * time.Millisecond, 10 * time.Millisecond, 200
+	inBubble(t, Options{Latency: latency, Jitter: jitter}, func(c *core, a, b *cable) {
+		go func() {
+			for i := range packets {
+				a.out <- ipv4(addrA, addrB, 64, 17, binary.BigEndian.AppendUint64([]byte{byte(i)}, uint64(c.now())))
+			}
+		}()
+		var longest time.Duration
+		for i := range packets {
+			p := (<-b.in)[vnetHeaderLen+20:]
+			took := time.Duration(c.now() - int64(binary.BigEndian.Uint64(p[1:])))
+			longest = max(longest, took)
+			if p[0] != byte(i) || took < latency || took >= latency+jitter {
+				t.Fatalf("packet %d came as number %d after %v", p[0], i, took)
+			}
+		}
+		if longest < latency+jitter/4 {
+			t.Errorf("longest delay %v: no jitter", longest)
+		}
+	})
+}
+
+func TestLossIsAboutAsAsked(t *testing.T) {
+	const packets = 4000
+	inBubble(t, Options{Loss: 0.25}, func(c *core, a, b *cable) {
+		for range packets {
+			a.out <- ipv4(addrA, addrB, 64, 17, nil)
+		}
+		synctest.Wait()
+		// Five standard deviations of a binomial: 137.
+		if lost := c.stats().Lost; lost < packets/4-137 || lost > packets/4+137 || len(b.in) != packets-int(lost) {
+			t.Errorf("%d of %d lost, %d arrived", lost, packets, len(b.in))
+		}
+	})
+}
+
+func TestMeasuringHostSuffersNoLoss(t *testing.T) {
+	inBubble(t, Options{Loss: 0.9}, func(c *core, a, b *cable) {
+		c.links[1].exempt = true
+		for range 100 {
+			a.out <- ipv4(addrA, addrB, 64, 17, nil)
+		}
+		synctest.Wait()
+		if len(b.in) != 100 {
+			t.Errorf("%d of 100 arrived", len(b.in))
+		}
+	})
+}
+
+func TestFullQueueDropsAndCounts(t *testing.T) {
+	inBubble(t, Options{Latency: time.Second}, func(c *core, a, b *cable) {
+		big := ipv4(addrA, addrB, 64, 17, make([]byte, 60000))
+		fits := 0
+		for c.stats().Queue == 0 {
+			a.out <- big
+			fits++
+			synctest.Wait()
+		}
+		fits--
+		if low := queueBytes/len(big) - 2; fits < low || fits > low+2 {
+			t.Errorf("%d packets of %d bytes fit into %d", fits, len(big), queueBytes)
+		}
+		for range fits {
+			<-b.in
+		}
+		a.out <- big // room again
+		if got := <-b.in; !bytes.Equal(got[vnetHeaderLen+20:], big[vnetHeaderLen+20:]) {
+			t.Error("damaged packet")
+		}
+	})
+}
+
+func TestDelayLineKeepsBytesAndOrder(t *testing.T) {
+	d := newDelayLine(3*maxPacket, 8)
+	next := byte(0) // to be read
+	for n := range 200 {
+		room := d.reserve()
+		if room == nil {
+			t.Fatalf("packet %d: no room", n)
+		}
+		size := 1 + (n*7919)%maxPacket
+		for i := range room[:size] {
+			room[i] = byte(n)
+		}
+		d.push(size, 0, nil)
+		if n%2 == 0 {
+			continue
+		}
+		for range 2 {
+			_, got, ok := d.peek()
+			if !ok || got[0] != next || got[len(got)-1] != next || len(got) != 1+(int(next)*7919)%maxPacket {
+				t.Fatalf("packet %d: %d bytes, ok %v", next, len(got), ok)
+			}
+			next++
+			d.pop()
+		}
+	}
+}
+
+func TestDelayLineLimits(t *testing.T) {
+	d := newDelayLine(10*maxPacket, 4)
+	for i := range 4 {
+		if d.reserve() == nil {
+			t.Fatalf("packet %d of 4 refused", i)
+		}
+		d.push(1, 0, nil)
+	}
+	if d.reserve() != nil {
+		t.Error("a fifth packet was accepted")
+	}
+	d.pop()
+	if d.reserve() == nil {
+		t.Error("refused although one left")
+	}
+}
+
+func TestDecreaseTTLKeepsChecksumRight(t *testing.T) {
+	for ttl := 6; ttl < 256; ttl++ {
+		for _, protocol := range []byte{0, 6, 17, 255} {
+			p := ipv4(addrA, addrB, byte(ttl), protocol, nil)[vnetHeaderLen:]
+			decreaseTTL(p, 5)
+			if p[8] != byte(ttl-5) || headerSum(p) != 0 {
+				t.Fatalf("ttl %d protocol %d: ttl %d, checksum off by %#x", ttl, protocol, p[8], headerSum(p))
+			}
+		}
+	}
+}
