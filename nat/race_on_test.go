@@ -1,0 +1,6 @@
+//go:build race
+
+package nat
+
+// raceDetector makes everything some twenty times slower.
+const raceDetector = true
