@@ -157,7 +157,7 @@ func (c *Conn) LocalAddr() net.Addr { return Addr{} }
 // RemoteAddr is the device at the other end.
 func (c *Conn) RemoteAddr() net.Addr { return Addr{c.session.with} }
 
-// SetDeadline, SetReadDeadline and SetWriteDeadline are those of net.Conn.
+// SetDeadline is that of net.Conn.
 func (c *Conn) SetDeadline(t time.Time) error { return c.stream.SetDeadline(t) }
 
 // SetReadDeadline is that of net.Conn.

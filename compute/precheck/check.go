@@ -38,7 +38,6 @@ type checker struct {
 	customs  int
 	tables   int
 	globals  int
-	imports  int
 	started  bool // _start is exported
 	memory   bool // a memory is exported
 	memories int

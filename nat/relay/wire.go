@@ -95,11 +95,6 @@ func (m message) has(kind uint16) bool { return m.attribute(kind) != nil }
 
 func (m message) isResponse() bool { return m.kind&classSuccess != 0 }
 
-func (m message) isRequest() bool { return m.kind&0x0110 == 0 }
-
-// method strips the class from the type.
-func (m message) method() uint16 { return m.kind &^ 0x0110 }
-
 // lifetime is the LIFETIME attribute in seconds; ok tells whether there is one.
 func (m message) lifetime() (seconds uint32, ok bool) {
 	v := m.attribute(attrLifetime)

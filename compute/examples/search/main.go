@@ -19,7 +19,7 @@ func main() {
 
 func search(words []string) error {
 	if len(words) == 0 {
-		return fmt.Errorf("no words given; usage: search WORD...")
+		return fmt.Errorf("no words given; usage: search WORD [WORD]")
 	}
 	out := bufio.NewWriter(os.Stdout)
 	defer out.Flush()

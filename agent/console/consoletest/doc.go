@@ -1,0 +1,18 @@
+// Command consoletest serves the console with made-up data, for the browser
+// test in agent/console/web/e2e and for looking at the page while working on
+// it. It is no part of the agent.
+//
+// Promise: it listens on loopback only, prints the page's address on its
+// first line, obeys one command a line on standard input and ends when that
+// closes, so that it never outlives the test that started it.
+//
+//	stdin ─▶ scene ─▶ api.Status ─▶ console ─▶ browser
+//
+// Commands: "verdict CODE", "rtt MS", "people some|none|hostile", "idle",
+// "busy", "step" (transfers move on by a tenth).
+//
+// # Caveats
+//
+// The password record lies in the file named by -store, unencrypted and
+// without fsync: enough for a test, and for nothing else.
+package main

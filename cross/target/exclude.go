@@ -1,0 +1,84 @@
+package target
+
+import (
+	"slices"
+	"strings"
+)
+
+// Exclusion says which tests cannot run under an emulator, and why.
+type Exclusion struct {
+	// Packages are import paths below the module, without its name; a
+	// trailing "/..." includes everything below.
+	Packages []string
+	// Targets are the targets it holds for; nil means every emulated one.
+	Targets []string
+	// Tests, if not empty, is a pattern of test names to leave out (as for
+	// go test -skip); the package's other tests run.
+	Tests string
+	// Reason is printed with every emulated run.
+	Reason string
+}
+
+// bigEndian names the targets whose kernel messages qemu-user hands over in
+// the wrong byte order.
+var bigEndian = []string{"mips"}
+
+// noOffload and noInterfaces are artefacts of the emulator, not faults of the
+// program: on big-endian machines qemu-user hands some messages to and from
+// the kernel over unswapped.
+const (
+	noOffload = "qemu-user for big-endian MIPS does not swap the control messages of UDP_SEGMENT, UDP_GRO and " +
+		"IP_TOS (sendmsg answers EINVAL, packets come joined)"
+	noInterfaces = "qemu-user for big-endian MIPS does not swap netlink attributes, so net.Interfaces fails"
+)
+
+var exclusions = []Exclusion{
+	{
+		Packages: []string{"cross/...", "firmware/..."},
+		Reason:   "works on the build machine with its tool chain; never runs on a device",
+	},
+	{
+		Packages: []string{"nat/natlab/..."},
+		Reason:   "builds network namespaces and nftables rules, which qemu-user does not translate; it runs on the build machine only",
+	},
+	{
+		Packages: []string{"agent/lab/..."},
+		Reason:   "drives whole agents in network namespaces of the build machine",
+	},
+	{
+		Packages: []string{"nat"},
+		Targets:  bigEndian,
+		Tests:    "ECN|KernelWillNotSplit|JoinedDatagram|SurviveSwitching",
+		Reason:   noOffload,
+	},
+	{
+		Packages: []string{"nat/relay"},
+		Targets:  bigEndian,
+		Tests:    "PionsClient",
+		Reason:   noInterfaces,
+	},
+}
+
+// Exclusions returns the table of what is left out under emulation.
+func Exclusions() []Exclusion { return exclusions }
+
+// Applies reports whether e concerns the package (import path below the
+// module) on target t.
+func (e Exclusion) Applies(t Target, pkg string) bool {
+	if e.Targets != nil && !slices.Contains(e.Targets, t.Name) {
+		return false
+	}
+	for _, pattern := range e.Packages {
+		if Matches(pattern, pkg) {
+			return true
+		}
+	}
+	return false
+}
+
+// Matches reports whether pattern, a path or a path followed by "/...",
+// covers the package.
+func Matches(pattern, pkg string) bool {
+	folder, below := strings.CutSuffix(pattern, "/...")
+	return pkg == folder || below && strings.HasPrefix(pkg, folder+"/")
+}
