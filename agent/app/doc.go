@@ -1,0 +1,14 @@
+// Package app is the whole agent on one page: which part is made from which,
+// and in which order they start and stop.
+//
+// Promise: everything starts within the start hooks or fails loudly, and every
+// goroutine has ended when Stop returns.
+//
+//	config ─► state ─► device, contacts, shares
+//	       └► socket ─► stun mux ─► overlay ◄─► joiner ◄─► keeper (rendezvous)
+//	                                   └─► services: introduce, share, compute, ping, bench
+//	                    control socket ─┴─ console
+//
+// Caveats: constructors only build; what opens ports or starts goroutines does
+// so in OnStart, in the order of graph, and is undone in reverse.
+package app

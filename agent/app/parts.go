@@ -1,0 +1,197 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+
+	"go.uber.org/fx"
+
+	"porchlight/agent/config"
+	"porchlight/agent/contacts"
+	"porchlight/agent/identity"
+	"porchlight/agent/introduce"
+	"porchlight/agent/join"
+	"porchlight/agent/overlay"
+	"porchlight/agent/public"
+	"porchlight/agent/reach"
+	"porchlight/agent/state"
+	"porchlight/nat"
+	"porchlight/nat/relay"
+	"porchlight/nat/stun"
+)
+
+// deviceFile keeps what the device chose or was told about itself.
+const deviceFile = "device.json"
+
+// settings is the content of deviceFile.
+type settings struct {
+	// Port is chosen once and kept for the device's life.
+	Port uint16 `json:"port"`
+	// Name is what the owner calls the device; "" means the host's name.
+	Name string `json:"name,omitempty"`
+}
+
+func openState(h *held, cfg config.Config) (*state.Folder, error) {
+	folder, err := state.Open(cfg.State)
+	if err != nil {
+		return nil, err
+	}
+	h.keep(folder.Close)
+	return folder, nil
+}
+
+func loadDevice(folder *state.Folder) (*identity.Device, error) { return identity.Load(folder) }
+
+func openContacts(folder *state.Folder) (*contacts.Book, error) { return contacts.Open(folder) }
+
+// openSocket opens the device's one UDP socket at the port it always had.
+func openSocket(h *held, cfg config.Config, folder *state.Folder, log *slog.Logger) (*nat.Socket, error) {
+	var s settings
+	if err := folder.ReadJSON(deviceFile, &s); err != nil {
+		return nil, err
+	}
+	addr, err := cfg.ListenAddr(s.Port)
+	if err != nil {
+		return nil, err
+	}
+	socket, err := nat.Listen(context.Background(), nat.Config{Addr: addr.String(), Logger: log})
+	if err != nil {
+		return nil, fmt.Errorf("open the UDP port: %w; choose another with --listen", err)
+	}
+	h.keep(socket.Close)
+	if cfg.Listen == "" && s.Port != socket.Port() {
+		s.Port = socket.Port()
+		if err := folder.WriteJSON(deviceFile, s); err != nil {
+			return nil, err
+		}
+	}
+	return socket, nil
+}
+
+// secondPort is the port behaviour discovery is answered from; 0 if it was
+// taken.
+type secondPort uint16
+
+// newMux serves STUN on the socket and, for behaviour discovery, on a second
+// port.
+func newMux(h *held, socket *nat.Socket, log *slog.Logger) (*stun.Mux, secondPort, error) {
+	cfg := stun.Config{Serve: true, Logger: log}
+	second := secondPort(socket.Port() + 2)
+	conn, err := net.ListenUDP("udp4", &net.UDPAddr{Port: int(second)})
+	if err == nil {
+		cfg.AltPort = conn
+	} else {
+		second = 0
+		log.Debug("no second port for behaviour discovery", "err", err)
+	}
+	mux, err := stun.NewMux(socket, cfg)
+	if err != nil {
+		if conn != nil {
+			conn.Close()
+		}
+		return nil, 0, err
+	}
+	socket.HandleSTUN(mux.Handle)
+	h.keep(mux.Close)
+	return mux, second, nil
+}
+
+func newOverlay(device *identity.Device, socket *nat.Socket, book *contacts.Book, log *slog.Logger) *overlay.Overlay {
+	return overlay.New(overlay.Config{Device: device, Socket: socket, Admit: book.Admit, Logger: log})
+}
+
+func newIntroduceClient(device *identity.Device, o *overlay.Overlay) *introduce.Client {
+	return introduce.NewClient(device, o)
+}
+
+func newKeeper(cfg config.Config, device *identity.Device, o *overlay.Overlay, mux *stun.Mux, client *introduce.Client,
+	socket *nat.Socket, book *contacts.Book, log *slog.Logger) (*reach.Keeper, error) {
+	bootstrap, err := cfg.Links()
+	if err != nil {
+		return nil, err
+	}
+	return reach.New(reach.Config{
+		Device:   device,
+		Overlay:  o,
+		Mux:      mux,
+		Client:   client,
+		Links:    func() []identity.Link { return append(bootstrap[:len(bootstrap):len(bootstrap)], friends(book)...) },
+		Listen:   socket.LocalAddr().(*net.UDPAddr).AddrPort(),
+		Policy:   cfg.Reachability,
+		Loopback: cfg.Loopback,
+		Logger:   log,
+	}), nil
+}
+
+// friends lists the contacts that may introduce this device, if they can.
+func friends(book *contacts.Book) []identity.Link {
+	var links []identity.Link
+	for _, c := range book.List() {
+		if c.Role != contacts.None && !c.Blocked {
+			links = append(links, c.Link)
+		}
+	}
+	return links
+}
+
+func newJoiner(cfg config.Config, device *identity.Device, socket *nat.Socket, mux *stun.Mux, client *introduce.Client,
+	o *overlay.Overlay, keeper *reach.Keeper, book *contacts.Book, log *slog.Logger) *join.Joiner {
+	return join.New(join.Config{
+		Device:     device,
+		Socket:     socket,
+		Mux:        mux,
+		Introducer: client,
+		Sessions:   o,
+		Situation:  keeper,
+		Hints:      book,
+		Loopback:   cfg.Loopback,
+		Logger:     log,
+	})
+}
+
+func newIntroduceServer(device *identity.Device, o *overlay.Overlay, joiner *join.Joiner, keeper *reach.Keeper,
+	host *public.Host, book *contacts.Book, work *work, shares *sharing, log *slog.Logger) *introduce.Server {
+	return introduce.NewServer(introduce.Config{
+		Device:   device,
+		Sessions: o,
+		Answerer: joiner,
+		// A stranger may come in only where something is open to everybody.
+		Welcome: func(a identity.Address) bool {
+			c, known := book.Get(a)
+			return known && !c.Blocked || !known && (shares.public() || work.public())
+		},
+		Willing: func() bool { return keeper.State().Reachable },
+		Ticket:  func(a identity.Address) *relay.Ticket { return host.Ticket(a) },
+		Logger:  log,
+	})
+}
+
+func newHost(cfg config.Config, socket *nat.Socket, mux *stun.Mux, second secondPort, keeper *reach.Keeper, book *contacts.Book, log *slog.Logger) *public.Host {
+	return public.New(public.Config{
+		Socket:     socket,
+		Mux:        mux,
+		SecondPort: uint16(second),
+		State:      keeper.State,
+		Friend:     func(a identity.Address) bool { return book.Allows(a, []string{"friends"}) },
+		Loopback:   cfg.Loopback,
+		Logger:     log,
+	})
+}
+
+func startOverlay(lc fx.Lifecycle, o *overlay.Overlay, joiner *join.Joiner, keeper *reach.Keeper, server *introduce.Server) {
+	o.Use(joiner)
+	keeper.Use(joiner, server.Epoch)
+	lc.Append(fx.StartStopHook(o.Start, o.Close))
+}
+
+// startJoining comes after the services: whoever is introduced finds them.
+func startJoining(lc fx.Lifecycle, joiner *join.Joiner, keeper *reach.Keeper) {
+	lc.Append(fx.StopHook(joiner.Close))
+	lc.Append(fx.StartStopHook(keeper.Start, keeper.Close))
+}
+
+func startHost(lc fx.Lifecycle, host *public.Host) {
+	lc.Append(fx.StartStopHook(host.Start, host.Close))
+}

@@ -1,0 +1,222 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"porchlight/agent/config"
+	"porchlight/compute"
+	"porchlight/share/fetch"
+)
+
+// The exit codes.
+const (
+	exitOK         = 0
+	exitFailed     = 1
+	exitUsage      = 2
+	exitNotRunning = 3
+	exitNotAllowed = 4
+	exitTimedOut   = 5
+)
+
+// command is one line of the table.
+type command struct {
+	name    string // "contacts add" has two words
+	args    string
+	summary string
+	run     func(*call) error
+}
+
+// commands is every command there is, in the order of the help.
+func commands() []command {
+	return []command{
+		{"run", "[--listen [HOST]:PORT] [--console HOST:PORT|off] [--bootstrap LINK]… [--reachability auto|public|private]", "run the agent", runAgent},
+		{"status", "", "who and how reachable this device is, and its contacts", showStatus},
+		{"id", "", "print this device's address", showID},
+		{"link", "[--qr]", "print the link to give to others", showLink},
+		{"netcheck", "", "what the network around this device is like", showNetcheck},
+		{"ping", "PEER [--until-direct] [--timeout D]", "reach a device and say how", ping},
+		{"contacts list", "", "list contacts", listContacts},
+		{"contacts add", "LINK NAME [--role me|friend|none]", "add a contact", addContact},
+		{"contacts remove", "NAME", "forget a contact", removeContact},
+		{"contacts block", "NAME|ADDRESS", "refuse a device", blockContact},
+		{"contacts unblock", "NAME|ADDRESS", "let a device in again", unblockContact},
+		{"shares list", "", "list the folders served", listShares},
+		{"shares add", "DIR [--name N] [--read WHO,…] [--write WHO,…]", "serve a folder", addShare},
+		{"shares remove", "NAME", "stop serving a folder (the files stay)", removeShare},
+		{"ls", "PEER[:/SHARE/PATH]", "list a device's shares or files", list},
+		{"get", "PEER:/SHARE/PATH [-o FILE] [--overwrite]", "fetch a file; again to go on after a break", get},
+		{"put", "FILE PEER:/SHARE/[PATH]", "send a file to where writing is granted", put},
+		{"jobs submit", "PROGRAM.wasm --to PEER [--input GLOB]… [-o DIR] [--] [ARGS…]", "run a program on a device, one task for each input", submitJob},
+		{"donate show", "", "what is lent, and to whom", showDonate},
+		{"donate on", "[--to WHO,…]", "lend processor time", donateOn},
+		{"donate off", "", "lend nothing", donateOff},
+		{"version", "", "print the version", showVersion},
+	}
+}
+
+// call is one run of a command.
+type call struct {
+	ctx    context.Context
+	out    io.Writer
+	err    io.Writer
+	flags  *flag.FlagSet
+	args   []string
+	state  string
+	json   bool
+	client *client
+}
+
+// usageError is an error in how the command was typed.
+type usageError struct{ text string }
+
+func (e usageError) Error() string { return e.text }
+
+func usage(format string, args ...any) error { return usageError{fmt.Sprintf(format, args...)} }
+
+// Main runs one command and returns the exit code.
+func Main(args []string, out, errOut io.Writer) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if len(args) == 0 || args[0] == "help" || args[0] == "--help" || args[0] == "-h" {
+		help(out)
+		return exitOK
+	}
+	cmd, rest, err := find(args)
+	if err != nil {
+		fmt.Fprintln(errOut, "porchlight:", err)
+		return exitUsage
+	}
+	c := &call{ctx: ctx, out: out, err: errOut, args: rest}
+	c.flags = flag.NewFlagSet(cmd.name, flag.ContinueOnError)
+	c.flags.SetOutput(io.Discard)
+	c.flags.StringVar(&c.state, "state", config.DefaultState(), "state folder")
+	c.flags.BoolVar(&c.json, "json", false, "print JSON")
+	return c.finish(cmd, cmd.run(c))
+}
+
+// finish prints an error and turns it into the exit code.
+func (c *call) finish(cmd command, err error) int {
+	if errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintf(c.out, "usage: porchlight %s %s\n\n%s\n", cmd.name, cmd.args, cmd.summary)
+		return exitOK
+	}
+	if err == nil {
+		return exitOK
+	}
+	fmt.Fprintln(c.err, "porchlight:", err)
+	var u usageError
+	if errors.As(err, &u) {
+		fmt.Fprintf(c.err, "usage: porchlight %s %s\n", cmd.name, cmd.args)
+	}
+	return exitCode(err)
+}
+
+func exitCode(err error) int {
+	var u usageError
+	var p *problem
+	var r *compute.Refusal
+	switch {
+	case errors.As(err, &u):
+		return exitUsage
+	case errors.Is(err, errNotRunning):
+		return exitNotRunning
+	case errors.Is(err, errNotAllowed), errors.Is(err, fetch.ErrNotAllowed):
+		return exitNotAllowed
+	case errors.As(err, &r) && (r.Code == compute.CodeNotAllowed || r.Code == compute.CodeDonationOff):
+		return exitNotAllowed
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, fetch.ErrGaveUp):
+		return exitTimedOut
+	case errors.As(err, &p):
+		return p.exitCode()
+	}
+	return exitFailed
+}
+
+func find(args []string) (command, []string, error) {
+	for words := min(2, len(args)); words > 0; words-- {
+		name := strings.Join(args[:words], " ")
+		for _, cmd := range commands() {
+			if cmd.name == name {
+				return cmd, args[words:], nil
+			}
+		}
+	}
+	var near []string
+	for _, cmd := range commands() {
+		if strings.HasPrefix(cmd.name, args[0]+" ") {
+			near = append(near, cmd.name)
+		}
+	}
+	if len(near) > 0 {
+		return command{}, nil, fmt.Errorf("say which: %s", strings.Join(near, ", "))
+	}
+	return command{}, nil, fmt.Errorf("unknown command %q; see: porchlight help", args[0])
+}
+
+// parse reads the flags, wherever they stand, and checks how many other
+// arguments there are.
+func (c *call) parse(least, most int) error {
+	var words []string
+	rest := c.args
+	for {
+		if err := c.flags.Parse(rest); err != nil {
+			if errors.Is(err, flag.ErrHelp) {
+				return err
+			}
+			return usage("%v", err)
+		}
+		used := rest[:len(rest)-c.flags.NArg()]
+		rest = c.flags.Args()
+		if len(rest) == 0 {
+			break
+		}
+		if len(used) > 0 && used[len(used)-1] == "--" {
+			words = append(words, rest...)
+			break
+		}
+		words, rest = append(words, rest[0]), rest[1:]
+	}
+	if len(words) < least || most >= 0 && len(words) > most {
+		return usage("%d arguments given", len(words))
+	}
+	c.args = words
+	c.client = newClient(c.state)
+	return nil
+}
+
+// print writes v as one line of JSON, or as text.
+func (c *call) print(v any, text func(io.Writer)) error {
+	if c.json {
+		return json.NewEncoder(c.out).Encode(v)
+	}
+	text(c.out)
+	return nil
+}
+
+func help(w io.Writer) {
+	fmt.Fprint(w, "porchlight makes home hardware reachable by its key, shares folders and lends spare time.\n\n")
+	for _, cmd := range commands() {
+		fmt.Fprintf(w, "  %-18s %s\n", cmd.name, cmd.summary)
+	}
+	fmt.Fprint(w, `
+A PEER is a contact's name, an address or a link. WHO is everybody, friends, me,
+or names, separated by commas. Every command knows --json and --state DIR;
+"porchlight COMMAND --help" shows how it is used.
+Exit codes: 0 ok, 1 failed, 2 usage, 3 agent not running, 4 not allowed, 5 timed out.
+`)
+}
+
+// given reports whether a flag was on the command line.
+func (c *call) given(name string) (given bool) {
+	c.flags.Visit(func(f *flag.Flag) { given = given || f.Name == name })
+	return given
+}

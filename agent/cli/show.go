@@ -1,0 +1,218 @@
+package cli
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"porchlight/agent/api"
+	"porchlight/agent/version"
+
+	"rsc.io/qr"
+)
+
+func (c *call) status() (s api.Status, err error) {
+	return s, c.client.do(c.ctx, http.MethodGet, "status", nil, &s)
+}
+
+func showStatus(c *call) error {
+	if err := c.parse(0, 0); err != nil {
+		return err
+	}
+	s, err := c.status()
+	if err != nil {
+		return err
+	}
+	return c.print(s, func(w io.Writer) { statusText(w, s) })
+}
+
+func statusText(w io.Writer, s api.Status) {
+	fmt.Fprintf(w, "%s  %s\n", s.Name, s.Address)
+	fmt.Fprintf(w, "reachability  %s (mapping %s, filtering %s)\n", s.Reachability, s.NAT.Mapping, s.NAT.Filtering)
+	fmt.Fprintf(w, "listens at    %s%s\n", s.Listen, seenAt(s.Public))
+	for _, h := range s.Helpers {
+		fmt.Fprintf(w, "helper        %s %s over %s, %.0f ms\n", short(h.Name, h.Address), onOff(h.Online), h.Transport, h.RTTMS)
+	}
+	fmt.Fprintf(w, "memory        %.1f MB, running for %s\n\n", float64(s.RSSBytes)/1e6, (time.Duration(s.UptimeMS) * time.Millisecond).Round(time.Second))
+	contactTable(w, s.Contacts)
+}
+
+func seenAt(public string) string {
+	if public == "" {
+		return ""
+	}
+	return ", seen from outside at " + public
+}
+
+func onOff(online bool) string {
+	if online {
+		return "on-line"
+	}
+	return "off-line"
+}
+
+func short(name, address string) string {
+	if name != "" || len(address) < 8 {
+		return name
+	}
+	return address[:8]
+}
+
+func contactTable(w io.Writer, list []api.Contact) {
+	if len(list) == 0 {
+		fmt.Fprintln(w, "no contacts yet; add one with: porchlight contacts add LINK NAME")
+		return
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "CONTACT\tROLE\tPATH\tRTT\tSENT\tRECEIVED\tWHY NOT DIRECT")
+	for _, p := range list {
+		path, rtt := p.Path, ""
+		switch {
+		case p.Blocked:
+			path = "blocked"
+		case !p.Online:
+			path = "off-line"
+		default:
+			rtt = fmt.Sprintf("%.0f ms", p.RTTMS)
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", p.Name, p.Role, path, rtt, size(p.SentBytes), size(p.ReceivedBytes), p.Reason)
+	}
+	t.Flush()
+}
+
+// size writes a number of bytes for people.
+func size(n int64) string {
+	switch {
+	case n >= 1e9:
+		return fmt.Sprintf("%.1f GB", float64(n)/1e9)
+	case n >= 1e6:
+		return fmt.Sprintf("%.1f MB", float64(n)/1e6)
+	case n >= 1e3:
+		return fmt.Sprintf("%.0f kB", float64(n)/1e3)
+	}
+	return fmt.Sprintf("%d B", n)
+}
+
+func showID(c *call) error {
+	if err := c.parse(0, 0); err != nil {
+		return err
+	}
+	s, err := c.status()
+	if err != nil {
+		return err
+	}
+	return c.print(map[string]string{"address": s.Address}, func(w io.Writer) { fmt.Fprintln(w, s.Address) })
+}
+
+func showLink(c *call) error {
+	code := c.flags.Bool("qr", false, "draw it as QR code")
+	if err := c.parse(0, 0); err != nil {
+		return err
+	}
+	s, err := c.status()
+	if err != nil {
+		return err
+	}
+	if *code && !c.json {
+		if err := drawQR(c.out, s.Link); err != nil {
+			return err
+		}
+	}
+	return c.print(map[string]string{"link": s.Link}, func(w io.Writer) { fmt.Fprintln(w, s.Link) })
+}
+
+// quietZone is the white border a reader needs, in modules (ISO/IEC 18004).
+const quietZone = 4
+
+// drawQR draws two rows of modules in each line, dark on white whatever the
+// terminal's colours are.
+func drawQR(w io.Writer, text string) error {
+	code, err := qr.Encode(text, qr.L)
+	if err != nil {
+		return fmt.Errorf("draw the link: %w", err)
+	}
+	for y := -quietZone; y < code.Size+quietZone; y += 2 {
+		var line strings.Builder
+		for x := -quietZone; x < code.Size+quietZone; x++ {
+			line.WriteString([]string{" ", "▄", "▀", "█"}[module(code, x, y)*2+module(code, x, y+1)])
+		}
+		fmt.Fprintf(w, "\x1b[30;107m%s\x1b[0m\n", line.String())
+	}
+	return nil
+}
+
+func module(code *qr.Code, x, y int) int {
+	if code.Black(x, y) {
+		return 1
+	}
+	return 0
+}
+
+func showNetcheck(c *call) error {
+	if err := c.parse(0, 0); err != nil {
+		return err
+	}
+	var n api.Netcheck
+	if err := c.client.do(c.ctx, http.MethodGet, "netcheck", nil, &n); err != nil {
+		return err
+	}
+	return c.print(n, func(w io.Writer) {
+		fmt.Fprintf(w, "verdict     %s\nmapping     %s\nfiltering   %s\nudp         %t\nseen at     %s\n", n.Verdict, n.NAT.Mapping, n.NAT.Filtering, n.UDP, n.Public)
+		for _, candidate := range n.Candidates {
+			fmt.Fprintln(w, "candidate  ", candidate)
+		}
+		for _, h := range n.Helpers {
+			fmt.Fprintf(w, "helper      %s %s over %s, %.0f ms\n", short(h.Name, h.Address), onOff(h.Online), h.Transport, h.RTTMS)
+		}
+	})
+}
+
+func ping(c *call) error {
+	until := c.flags.Bool("until-direct", false, "wait until the path is direct or known to stay relayed")
+	limit := c.flags.Duration("timeout", 30*time.Second, "give up after this time")
+	if err := c.parse(1, 1); err != nil {
+		return err
+	}
+	path := fmt.Sprintf("ping?peer=%s&until_direct=%t&timeout=%s", url.QueryEscape(c.args[0]), *until, *limit)
+	response, err := c.client.send(c.ctx, http.MethodGet, path, nil)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	d := json.NewDecoder(io.LimitReader(response.Body, maxAnswer))
+	for {
+		var p api.Ping
+		if err := d.Decode(&p); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return fmt.Errorf("read the agent's answer: %w", err)
+		}
+		if err := c.print(p, func(w io.Writer) { pingText(w, p) }); err != nil {
+			return err
+		}
+	}
+}
+
+func pingText(w io.Writer, p api.Ping) {
+	fmt.Fprintf(w, "%s, first byte after %.0f ms, round trip %.1f ms", p.Path, p.FirstByteMS, p.RTTMS)
+	if p.DirectMS != nil {
+		fmt.Fprintf(w, ", direct after %.0f ms", *p.DirectMS)
+	}
+	if p.Reason != "" {
+		fmt.Fprintf(w, ", not direct: %s", p.Reason)
+	}
+	fmt.Fprintf(w, "\n  %s → %s\n", p.Local, p.Remote)
+}
+
+func showVersion(c *call) error {
+	if err := c.parse(0, 0); err != nil {
+		return err
+	}
+	return c.print(map[string]string{"version": version.String()}, func(w io.Writer) { fmt.Fprintln(w, "porchlight", version.String()) })
+}

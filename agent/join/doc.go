@@ -1,0 +1,19 @@
+// Package join finds ways to devices and betters them while they are in use.
+//
+// Promise: the first way that works carries the first bytes; a direct one is
+// looked for at once and for as long as the session lives, and takes over
+// beneath running streams; where none can exist the reason is told.
+//
+//	Find ─┬─► hints: STUN answers at an at= address? ── direct (UDP, else TCP)
+//	      └─► offer by rendezvous ─┬─► ICE (nat/ice) ── direct
+//	                               └─► probe through a relayed address ── relay
+//	Answer ── the same for who is called ────────┘
+//	              way.use(path): better than before? ─► nat.Peer.SetPath
+//
+// One way (type way) exists for each device with a session or an attempt. Who
+// began the session also betters it: after 2, 10 and 60 s and then each minute
+// while it is relayed, and at once when a direct path falls silent.
+//
+// Caveats: a device that answers at a hinted address may be another; the
+// session's handshake finds out, and the hint is not used again for a while.
+package join

@@ -1,0 +1,261 @@
+package join
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"porchlight/agent/api"
+	"porchlight/agent/identity"
+	"porchlight/agent/introduce"
+	"porchlight/nat"
+	"porchlight/nat/ice"
+)
+
+const (
+	// iceLimit ends one search for a direct path.
+	iceLimit = 6 * time.Second
+	// lateLimit is how long the called side waits for a session to begin.
+	lateLimit = 30 * time.Second
+	// maxVia is how many rendezvous one call asks.
+	maxVia = 4
+)
+
+// introduce sends an offer by every rendezvous there is until one brings an
+// answer, and follows it.
+func (j *Joiner) introduce(ctx context.Context, w *way, via []identity.Via) error {
+	rendezvous := j.rendezvous(w.to, via)
+	if len(rendezvous) == 0 {
+		return errors.New("no rendezvous is known that could introduce us")
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	answered := make(chan struct{})
+	var once sync.Once
+	errs := make([]error, len(rendezvous))
+	var all sync.WaitGroup
+	for i, r := range rendezvous {
+		all.Go(func() {
+			if i > 0 { // a head start for each before the next
+				select {
+				case <-time.After(time.Duration(i) * introduceAfter):
+				case <-answered:
+					return
+				case <-ctx.Done():
+				}
+			}
+			errs[i] = j.offer(ctx, w, r, func() { once.Do(func() { close(answered) }) })
+		})
+	}
+	all.Wait()
+	for _, err := range errs {
+		if err == nil {
+			return nil
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (j *Joiner) rendezvous(to identity.Address, via []identity.Via) []identity.Address {
+	var all []identity.Address
+	seen := map[identity.Address]bool{to: true, j.cfg.Device.Address(): true}
+	add := func(a identity.Address) {
+		if !seen[a] && len(all) < maxVia {
+			seen[a] = true
+			all = append(all, a)
+		}
+	}
+	for _, v := range via {
+		j.Remember(identity.Link{Address: v.Address, At: []netip.AddrPort{v.At}})
+		add(v.Address)
+	}
+	for _, a := range j.cfg.Situation.Rendezvous() {
+		add(a)
+	}
+	return all
+}
+
+// offer sends one offer by way of via and follows the answer to a path.
+func (j *Joiner) offer(ctx context.Context, w *way, via identity.Address, answered func()) error {
+	attempt, err := j.newAttempt(w)
+	if err != nil {
+		return err
+	}
+	defer attempt.close()
+	if via != w.to {
+		if _, err := j.cfg.Sessions.Session(ctx, via); err != nil {
+			return fmt.Errorf("rendezvous %s: %w", via.Short(), err)
+		}
+	}
+	answer, err := j.cfg.Introducer.Offer(ctx, via, w.to, attempt.ours)
+	if err != nil {
+		return err
+	}
+	answered()
+	return attempt.follow(ctx, answer, true)
+}
+
+// Answer implements introduce.Answerer: it starts to look for the caller
+// before the answer leaves.
+func (j *Joiner) Answer(_ context.Context, from identity.Address, offer introduce.Offer) (introduce.Offer, error) {
+	w, err := j.way(from)
+	if err != nil {
+		return introduce.Offer{}, err
+	}
+	fresh := w.first() == nil
+	if fresh {
+		w.add(j.cfg.Socket.NewPeer())
+	}
+	attempt, err := j.newAttempt(w)
+	if err != nil {
+		return introduce.Offer{}, err
+	}
+	j.running.Go(func() {
+		defer attempt.close()
+		ctx, cancel := context.WithTimeout(j.ctx, lateLimit)
+		defer cancel()
+		attempt.follow(ctx, offer, false)
+		if fresh {
+			j.dropUnused(ctx, w)
+		}
+	})
+	return attempt.ours, nil
+}
+
+// dropUnused lets go of a way that the caller never used.
+func (j *Joiner) dropUnused(ctx context.Context, w *way) {
+	<-ctx.Done()
+	if peer := w.first(); peer != nil && j.cfg.Sessions.Current(w.to) == nil {
+		j.Ended(w.to, peer)
+	}
+}
+
+// attempt is one exchange of offer and answer, from our side.
+type attempt struct {
+	j     *Joiner
+	w     *way
+	agent *ice.Agent
+	ours  introduce.Offer
+	relay *relayEnd
+	// filter is known once the other side's candidates are.
+	filter atomic.Pointer[ice.Filter]
+}
+
+func (j *Joiner) newAttempt(w *way) (*attempt, error) {
+	candidates := j.cfg.Situation.Candidates()
+	if len(candidates) > introduce.MaxCandidates {
+		candidates = candidates[:introduce.MaxCandidates]
+	}
+	accept := func(from netip.AddrPort) {
+		// The peer may use a pair before we do; its packets are ours.
+		if peer := w.first(); peer != nil {
+			peer.Accept(from)
+		}
+	}
+	a := &attempt{j: j, w: w}
+	agent, err := ice.New(ice.Config{
+		Mux:      j.cfg.Mux,
+		Local:    candidates,
+		OnRemote: accept,
+		Accept:   a.accept,
+		Logger:   j.cfg.Logger,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("prepare to reach %s: %w", w.to.Short(), err)
+	}
+	mapping, noUDP := j.cfg.Situation.NAT()
+	a.agent = agent
+	a.ours = introduce.Offer{ICE: agent.Local(), Mapping: mapping, NoUDP: noUDP}
+	a.relay = j.relays.open(w, a.ours.ICE)
+	a.ours.Relay = a.relay.addresses()
+	return a, nil
+}
+
+// accept decides which candidates of the other side are checked: those that
+// cannot turn this device into a scanner of its own network.
+func (a *attempt) accept(addr netip.AddrPort) bool {
+	filter := a.filter.Load()
+	return filter != nil && filter.Allow(addr)
+}
+
+func (a *attempt) close() {
+	a.agent.Close()
+	a.relay.close()
+}
+
+// follow looks for a relayed and a direct path to the other side at once.
+func (a *attempt) follow(ctx context.Context, theirs introduce.Offer, controlling bool) error {
+	var all sync.WaitGroup
+	var relayErr, directErr error
+	relayCtx, stop := context.WithCancel(ctx)
+	defer stop()
+	all.Go(func() { relayErr = a.relay.follow(relayCtx, theirs) })
+	all.Go(func() {
+		if directErr = a.direct(ctx, theirs, controlling); directErr == nil {
+			stop()
+		}
+	})
+	all.Wait()
+	if directErr != nil && relayErr != nil {
+		return errors.Join(directErr, relayErr)
+	}
+	return nil
+}
+
+func (a *attempt) direct(ctx context.Context, theirs introduce.Offer, controlling bool) error {
+	reason, hopeless := verdict(a.ours, theirs)
+	if a.ours.NoUDP || theirs.NoUDP {
+		a.w.explain(reason, hopeless)
+		return fmt.Errorf("no direct path: %s", reason)
+	}
+	a.w.explain(api.Trying, false)
+	ctx, cancel := context.WithTimeout(ctx, iceLimit)
+	defer cancel()
+	filter := ice.FilterFor(a.ours.ICE.Candidates, theirs.ICE.Candidates)
+	filter.Loopback = a.j.cfg.Loopback
+	a.filter.Store(&filter)
+	pair, err := a.agent.Connect(ctx, theirs.ICE, controlling)
+	if err != nil {
+		a.w.explain(reason, hopeless)
+		return fmt.Errorf("no direct path: %w", err)
+	}
+	a.w.use(route{
+		path:   nat.Path{Kind: nat.KindDirect, Addr: pair.Remote.Addr},
+		local:  pair.Local.String(),
+		remote: pair.Remote.String(),
+	})
+	a.linger()
+	return nil
+}
+
+// lingerFor is how long an agent answers checks after its own side is done:
+// the other side may still be checking.
+const lingerFor = 3 * time.Second
+
+func (a *attempt) linger() {
+	select {
+	case <-time.After(lingerFor):
+	case <-a.j.ctx.Done():
+	}
+}
+
+// verdict says what a failed search means, given both ends' routers.
+func verdict(ours, theirs introduce.Offer) (reason api.Reason, hopeless bool) {
+	random := func(o introduce.Offer) bool {
+		return o.Mapping == "address-dependent" || o.Mapping == "address-and-port-dependent"
+	}
+	switch {
+	case ours.NoUDP:
+		return api.UDPBlockedHere, true
+	case theirs.NoUDP:
+		return api.UDPBlockedThere, true
+	case random(ours) && random(theirs):
+		return api.BothRandom, true
+	}
+	// Checks were answered by nobody: the next search starts from nothing.
+	return api.NoDirect, random(ours) || random(theirs)
+}
