@@ -9,6 +9,7 @@
 //	                                   └─► services: introduce, share, compute, ping, bench
 //	                    control socket ─┴─ console
 //
-// Caveats: constructors only build; what opens ports or starts goroutines does
-// so in OnStart, in the order of graph, and is undone in reverse.
+// Caveats: what constructors have to open (the state folder, the socket) is
+// held and closed last, also when a later constructor fails; everything else
+// opens and starts in OnStart, in the order of graph, and is undone in reverse.
 package app

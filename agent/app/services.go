@@ -95,7 +95,7 @@ func newReporter(cfg config.Config, folder *state.Folder, socket *nat.Socket, o 
 	if s.Name != "" {
 		name = s.Name
 	}
-	m := &mover{handler: files, book: book}
+	m := &mover{moving: files.Transfers, book: book}
 	return status.New(status.Config{
 		Name:      name,
 		Version:   version.String(),

@@ -112,8 +112,8 @@ func newShareHandler(s *sharing, book *contacts.Book, log *slog.Logger) *share.H
 
 // mover turns what the share handler knows into transfers with rates.
 type mover struct {
-	handler *share.Handler
-	book    *contacts.Book
+	moving func() []share.Transfer
+	book   *contacts.Book
 
 	mu   sync.Mutex
 	last map[int64]reading
@@ -134,7 +134,7 @@ func (m *mover) transfers() []api.Transfer {
 	defer m.mu.Unlock()
 	out := []api.Transfer{}
 	now := map[int64]reading{}
-	moving := m.handler.Transfers()
+	moving := m.moving()
 	slices.SortFunc(moving, func(a, b share.Transfer) int { return cmp.Compare(a.ID, b.ID) })
 	for _, t := range moving {
 		r, known := m.last[t.ID]

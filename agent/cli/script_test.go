@@ -29,10 +29,15 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == sandbox.ChildArgument {
 		os.Exit(sandbox.ChildMain())
 	}
+	os.Setenv("GORACE", noLinger)
 	testscript.Main(m, map[string]func(){
 		"porchlight": func() { os.Exit(cli.Main(os.Args[1:], os.Stdout, os.Stderr)) },
 	})
 }
+
+// noLinger is the GORACE with which a program under the race detector ends at
+// once; the scripts start hundreds.
+const noLinger = "atexit_sleep_ms=0"
 
 func TestScripts(t *testing.T) {
 	if emulated() {
@@ -46,9 +51,14 @@ func TestScripts(t *testing.T) {
 			"let":     let,
 			"json":    checkJSON,
 			"program": program,
+			"donor":   donor,
 			"socket":  socket,
 			"refused": refused,
 			"typo":    typo,
+		},
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("GORACE", noLinger)
+			return nil
 		},
 		RequireExplicitExec: true,
 	})
@@ -199,6 +209,20 @@ func program(ts *testscript.TestScript, neg bool, args []string) {
 	b, err := built(args[0])
 	ts.Check(err)
 	ts.Check(os.WriteFile(ts.MkAbs(args[1]), b, 0o644))
+}
+
+// donor NAME sets a variable to an agent that can run tasks: this binary, or,
+// because the race detector's shadow memory is above what a task may have, one
+// built without it.
+func donor(ts *testscript.TestScript, neg bool, args []string) {
+	agent := "porchlight"
+	if raced {
+		agent = ts.MkAbs("agent-without-race")
+		if out, err := exec.Command("go", "build", "-o", agent, "porchlight/agent").CombinedOutput(); err != nil {
+			ts.Fatalf("build the agent: %v\n%s", err, out)
+		}
+	}
+	ts.Setenv(args[0], agent)
 }
 
 var programs sync.Map // name → func() ([]byte, error)

@@ -86,12 +86,13 @@ func contactTable(w io.Writer, list []api.Contact) {
 	t.Flush()
 }
 
-// size writes a number of bytes for people.
+// size writes a number of bytes for people; the limits leave out what would
+// be rounded to 1000 of the smaller unit.
 func size(n int64) string {
 	switch {
-	case n >= 1e9:
+	case n >= 999_950_000:
 		return fmt.Sprintf("%.1f GB", float64(n)/1e9)
-	case n >= 1e6:
+	case n >= 999_500:
 		return fmt.Sprintf("%.1f MB", float64(n)/1e6)
 	case n >= 1e3:
 		return fmt.Sprintf("%.0f kB", float64(n)/1e3)

@@ -100,6 +100,9 @@ func (c *Config) Read(path string) error {
 	if err := d.Decode(c); err != nil {
 		return fmt.Errorf("config file %s: %w", path, err)
 	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return fmt.Errorf("config file %s: more than one JSON object", path)
+	}
 	return nil
 }
 

@@ -1,7 +1,7 @@
 // Package config is what the owner can set: one struct, filled from defaults,
 // then the config file, then the command line, and checked once.
 //
-// Promise: the zero value works; an unknown or wrong entry is refused with its
+// Promise: the defaults work; an unknown or wrong entry is refused with its
 // name and what would be right.
 //
 //	defaults ─► FILE (JSON, names as in the struct's tags) ─► flags ─► Check

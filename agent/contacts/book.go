@@ -27,6 +27,7 @@ var (
 	ErrUnknown = errors.New("no such contact")
 	ErrTaken   = errors.New("the name belongs to another contact")
 	ErrBlocked = errors.New("the device is blocked")
+	ErrName    = errors.New("unusable name")
 )
 
 // Role says how close a contact is.
@@ -243,13 +244,13 @@ var reserved = []string{"everybody", "friends", "me", "nobody", "none"}
 func checkName(name string) error {
 	switch {
 	case name == "" || utf8.RuneCountInString(name) > MaxName || !utf8.ValidString(name):
-		return fmt.Errorf("a name has 1 to %d characters", MaxName)
+		return fmt.Errorf("%w: it needs 1 to %d characters", ErrName, MaxName)
 	case slices.Contains(reserved, name):
-		return fmt.Errorf("%q means a group; choose another name", name)
+		return fmt.Errorf("%w: %q means a group; choose another", ErrName, name)
 	case strings.ContainsAny(name, ":/?@ ") || strings.ContainsFunc(name, unicode.IsControl):
-		return fmt.Errorf("name %q: letters, digits, - _ and . are fine; spaces and : / ? @ are not", name)
+		return fmt.Errorf("%w %q: letters, digits, - _ and . are fine; spaces and : / ? @ are not", ErrName, name)
 	case len(name) == identity.AddressLength:
-		return errors.New("a name of 56 characters would look like an address; choose a shorter one")
+		return fmt.Errorf("%w: 56 characters would look like an address; choose a shorter one", ErrName)
 	}
 	return nil
 }

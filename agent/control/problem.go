@@ -76,7 +76,8 @@ func classify(err error) (status int, code string) {
 		return http.StatusForbidden, "not_allowed"
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, join.ErrNoWay):
 		return http.StatusGatewayTimeout, "timeout"
-	case errors.Is(err, identity.ErrAddress), errors.Is(err, identity.ErrLink), errors.Is(err, contacts.ErrTaken):
+	case errors.Is(err, identity.ErrAddress), errors.Is(err, identity.ErrLink),
+		errors.Is(err, contacts.ErrTaken), errors.Is(err, contacts.ErrName):
 		return http.StatusBadRequest, "invalid"
 	}
 	return http.StatusInternalServerError, "failed"

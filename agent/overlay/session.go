@@ -130,7 +130,8 @@ func (o *Overlay) attempt(to identity.Address, d *dial) {
 	defer cancel()
 	var err error
 	for range attempts {
-		if d.session, err = o.try(ctx, to); err == nil || errors.Is(err, errFind) {
+		var found bool
+		if d.session, found, err = o.try(ctx, to); err == nil || !found {
 			break
 		}
 	}
@@ -149,20 +150,19 @@ func (o *Overlay) attempt(to identity.Address, d *dial) {
 // took over somebody's address.
 const attempts = 2
 
-// errFind marks errors after which another try finds nothing else.
-var errFind = errors.New("not found")
-
-func (o *Overlay) try(ctx context.Context, to identity.Address) (*Session, error) {
+// try finds one path and dials over it; without a path, another try finds
+// none either.
+func (o *Overlay) try(ctx context.Context, to identity.Address) (s *Session, found bool, err error) {
 	peer, err := o.finder.Find(ctx, to)
 	if err != nil {
-		return nil, errors.Join(errFind, err)
+		return nil, false, err
 	}
-	s, err := o.connect(ctx, to, peer)
+	s, err = o.connect(ctx, to, peer)
 	switch {
 	case errors.Is(err, ErrImpostor):
 		o.finder.Wrong(to, peer)
 	case err != nil:
 		o.finder.Ended(to, peer)
 	}
-	return s, err
+	return s, true, err
 }

@@ -144,6 +144,9 @@ func (c *Conn) CloseWrite() error { return c.stream.Close() }
 func (c *Conn) Close() error {
 	c.closed.Do(func() {
 		c.stream.CancelRead(0)
+		// A Write that is blocked would otherwise stay so, even when the
+		// session dies.
+		c.stream.SetWriteDeadline(time.Unix(1, 0))
 		c.stream.Close()
 		c.session.used.Store(time.Now().UnixNano())
 		c.session.streams.Add(-1)

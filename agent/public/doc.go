@@ -5,7 +5,7 @@
 // to be reachable; the relay never leads into the owner's network.
 //
 //	verdict public or forwarded ─► open ─┬─► TCP listener at the UDP port ─► nat.Socket (RFC 4571 frames)
-//	                                     └─► TURN at the next port, UDP and TCP ─► nat/relay
+//	                                     └─► TURN at the next port (or any), UDP and TCP ─► nat/relay
 //
 // Caveats: once open it stays so until the agent stops; a device that lost its
 // reachability is simply found by nobody.

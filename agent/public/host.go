@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"net/netip"
 	"strconv"
@@ -22,6 +23,10 @@ import (
 const (
 	// maxFramed is how many TCP connections carry packets at once.
 	maxFramed = 64
+	// relayedFrom and relayedCount place the relayed ports behind the UDP
+	// port: twice as many as there are allocations, so that one is free.
+	relayedFrom  = 9
+	relayedCount = 64
 	// lookEvery is how often reachability is looked at until it is there.
 	lookEvery = 500 * time.Millisecond
 )
@@ -153,23 +158,24 @@ func (h *Host) accept(listener net.Listener) {
 			conn.Close()
 			continue
 		}
-		counted := &countedConn{Conn: conn, count: &h.framed}
+		counted := &countedConn{TCPConn: conn.(*net.TCPConn), count: &h.framed}
 		if _, err := h.cfg.Socket.AcceptFramed(counted, nat.KindDirect, nat.FrameConfig{}); err != nil {
 			counted.Close()
 		}
 	}
 }
 
-// countedConn takes itself off a count when it is closed.
+// countedConn takes itself off a count when it is closed. It still is a
+// syscall.Conn, by which the socket keeps the kernel's queue short.
 type countedConn struct {
-	net.Conn
+	*net.TCPConn
 	count *atomic.Int64
 	once  sync.Once
 }
 
 func (c *countedConn) Close() error {
 	c.once.Do(func() { c.count.Add(-1) })
-	return c.Conn.Close()
+	return c.TCPConn.Close()
 }
 
 // openRelay starts the TURN server next to the UDP port.
@@ -178,15 +184,9 @@ func (h *Host) openRelay() error {
 	if !ok {
 		return errors.New("no public IPv4 address is known")
 	}
-	next := netip.AddrPortFrom(netip.IPv4Unspecified(), h.cfg.Socket.Port()+1)
-	udp, err := listenPacket(h.ctx, next)
+	udp, tcp, err := h.listenRelay()
 	if err != nil {
-		return err
-	}
-	tcp, err := listen(h.ctx, "tcp4", netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(udp.LocalAddr().(*net.UDPAddr).Port)))
-	if err != nil {
-		udp.Close()
-		return err
+		return fmt.Errorf("open a port for the relay: %w", err)
 	}
 	cfg := relay.Config{
 		UDP:     []net.PacketConn{udp},
@@ -195,8 +195,11 @@ func (h *Host) openRelay() error {
 		Logger:  h.cfg.Logger,
 		Limits:  relay.DefaultLimits(),
 	}
+	cfg.MinPort, cfg.MaxPort = relayedPorts(h.cfg.Socket.Port())
 	if h.cfg.Loopback {
 		cfg.AllowPeer = netip.Addr.IsLoopback
+		// All of this machine's agents share one prefix.
+		cfg.Limits.PerPrefix = cfg.Limits.Allocations
 	}
 	server, err := relay.NewServer(cfg)
 	if err != nil {
@@ -206,6 +209,39 @@ func (h *Host) openRelay() error {
 		h.relay.Store(server)
 	}
 	return nil
+}
+
+// relayedPorts are the ports packets are relayed at, few and next to the
+// device's own, so that one rule opens a firewall for all of them. Where they
+// would be too high the kernel chooses.
+func relayedPorts(port uint16) (low, high uint16) {
+	if port > math.MaxUint16-relayedFrom-relayedCount {
+		return 0, 0
+	}
+	return port + relayedFrom, port + relayedFrom + relayedCount - 1
+}
+
+// listenRelay opens the relay's ports, each at the one next to the UDP port,
+// or, if somebody else has that, at any.
+func (h *Host) listenRelay() (net.PacketConn, net.Listener, error) {
+	next := netip.AddrPortFrom(netip.IPv4Unspecified(), h.cfg.Socket.Port()+1)
+	anyPort := netip.AddrPortFrom(next.Addr(), 0)
+	var lc net.ListenConfig
+	udp, err := lc.ListenPacket(h.ctx, "udp4", hostPort(next))
+	if err != nil {
+		udp, err = lc.ListenPacket(h.ctx, "udp4", hostPort(anyPort))
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	tcp, err := listen(h.ctx, "tcp4", next)
+	if err != nil {
+		tcp, err = listen(h.ctx, "tcp4", anyPort)
+	}
+	if err != nil {
+		return nil, nil, errors.Join(err, udp.Close())
+	}
+	return udp, tcp, nil
 }
 
 // address is the IPv4 address relayed packets come from.
@@ -250,19 +286,6 @@ func (h *Host) RelayedBytes() int64 {
 func listen(ctx context.Context, network string, addr netip.AddrPort) (net.Listener, error) {
 	var lc net.ListenConfig
 	return lc.Listen(ctx, network, hostPort(addr))
-}
-
-// listenPacket opens a UDP port at addr, or at any port if that one is taken.
-func listenPacket(ctx context.Context, addr netip.AddrPort) (net.PacketConn, error) {
-	var lc net.ListenConfig
-	conn, err := lc.ListenPacket(ctx, "udp4", hostPort(addr))
-	if err != nil {
-		conn, err = lc.ListenPacket(ctx, "udp4", hostPort(netip.AddrPortFrom(addr.Addr(), 0)))
-	}
-	if err != nil {
-		return nil, fmt.Errorf("open a port for the relay: %w", err)
-	}
-	return conn, nil
 }
 
 func hostPort(addr netip.AddrPort) string {

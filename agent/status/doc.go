@@ -7,5 +7,6 @@
 //	reach.State, overlay.Session, join.Info, share.Transfers, … ─► Report() ─► api.Status
 //
 // Caveats: byte counts of a contact begin again with each start of the daemon;
-// those of ended sessions are kept in memory only.
+// those of ended sessions are kept in memory only, as the last report before
+// their end saw them.
 package status
