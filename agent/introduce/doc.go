@@ -14,6 +14,7 @@
 // With an existing session, A sends the same two requests to B itself.
 //
 // Caveats: any device answers for itself; it introduces others only while it
-// is willing, that is, reachable from outside. Offers are limited in rate for
-// each caller.
+// is willing, that is, reachable from outside. A rendezvous limits the offers
+// of each caller, a device those of each sender. An epoch that changed since
+// the device registered costs the next caller two more requests.
 package introduce

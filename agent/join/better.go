@@ -23,7 +23,7 @@ var retryAfter = []time.Duration{2 * time.Second, 10 * time.Second, time.Minute}
 func (j *Joiner) better(w *way) {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
-	watch := watcher{retry: time.Now().Add(retryAfter[0])}
+	watch := newWatcher(w, j.silence)
 	for {
 		select {
 		case <-tick.C:
@@ -32,24 +32,42 @@ func (j *Joiner) better(w *way) {
 		case <-j.ctx.Done():
 			return
 		}
-		s := j.cfg.Sessions.Current(w.to)
-		if s == nil || !s.Dialed() {
-			continue
+		if j.cfg.Sessions.Current(w.to) != nil {
+			j.lookAfter(w, &watch)
 		}
-		switch {
-		case watch.silent(w):
-			j.cfg.Logger.Info("path fell silent", "peer", w.to.Short())
-			w.lose()
+	}
+}
+
+// lookAfter does for a way what is due at this moment. Both sides forget a
+// silent path, or the one that is called would refuse a relayed path for it;
+// who called looks for another. Two that called each other both do.
+func (j *Joiner) lookAfter(w *way, watch *watcher) {
+	now := time.Now()
+	silent, heard := watch.watch(w, now)
+	if heard {
+		w.noteHeard(now)
+		w.regain()
+	}
+	switch {
+	case silent:
+		j.cfg.Logger.Info("path fell silent", "peer", w.to.Short())
+		w.lose()
+		if w.called() {
 			j.searchAgain(w)
-			watch = watcher{retry: time.Now().Add(retryAfter[0])}
-		case watch.due(w):
-			j.upgrade(w)
 		}
+		*watch = newWatcher(w, j.silence)
+	case w.called() && !w.usable() && now.After(watch.retry):
+		// A session in trouble sends less and less, and so is never silent.
+		j.searchAgain(w)
+		*watch = newWatcher(w, j.silence)
+	case w.called() && watch.due(w.info().Path, now):
+		j.upgrade(w)
 	}
 }
 
 // watcher decides when to look for another path.
 type watcher struct {
+	silence        time.Duration
 	sent, received int64
 	// since and sends tell when the first packet that nothing followed left,
 	// and in how many looks more were sent since.
@@ -63,10 +81,18 @@ type watcher struct {
 // is followed by nothing.
 const minSends = 3
 
-// silent reports whether packets are sent and none have come for a while.
-func (o *watcher) silent(w *way) bool {
+func newWatcher(w *way, silence time.Duration) watcher {
+	o := watcher{silence: silence, retry: time.Now().Add(retryAfter[0])}
+	o.sent, o.received = w.traffic()
+	return o
+}
+
+// watch reports whether packets are sent and none have come for a while, and
+// whether some came since the last look.
+func (o *watcher) watch(w *way, now time.Time) (silent, heard bool) {
 	sent, received := w.traffic()
-	return o.look(sent, received, time.Now())
+	heard = received > o.received
+	return o.look(sent, received, now), heard
 }
 
 func (o *watcher) look(sent, received int64, now time.Time) bool {
@@ -80,16 +106,16 @@ func (o *watcher) look(sent, received int64, now time.Time) bool {
 		o.sends++
 	}
 	o.sent, o.received = sent, received
-	return o.sends >= minSends && now.Sub(o.since) > silence
+	return o.sends >= minSends && now.Sub(o.since) > o.silence
 }
 
 // due reports whether it is time to look for a direct way.
-func (o *watcher) due(w *way) bool {
-	if w.info().Path != nat.KindRelay.String() || time.Now().Before(o.retry) {
+func (o *watcher) due(path string, now time.Time) bool {
+	if path != nat.KindRelay.String() || now.Before(o.retry) {
 		return false
 	}
 	o.tries = min(o.tries+1, len(retryAfter)-1)
-	o.retry = time.Now().Add(retryAfter[o.tries])
+	o.retry = now.Add(retryAfter[o.tries])
 	return true
 }
 

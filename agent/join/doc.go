@@ -10,10 +10,15 @@
 //	Answer ── the same for who is called ────────┘
 //	              way.use(path): better than before? ─► nat.Peer.SetPath
 //
-// One way (type way) exists for each device with a session or an attempt. Who
-// began the session also betters it: after 2, 10 and 60 s and then each minute
-// while it is relayed, and at once when a direct path falls silent.
+// One way (type way) exists for each device with a session or an attempt; it
+// ends with the last of them. Whoever called betters it: after 2, 10 and 60 s
+// and then each minute while it is relayed, and at once when it falls silent.
+// Both sides forget a path that has brought nothing for 6 s while packets were
+// sent, so that a relayed one may take its place.
 //
 // Caveats: a device that answers at a hinted address may be another; the
 // session's handshake finds out, and the hint is not used again for a while.
+// After a silence the session itself goes on with its next retransmission,
+// which by then may be seconds away (RFC 9002 §6.2). A path over TCP is not
+// exchanged for UDP while it works.
 package join

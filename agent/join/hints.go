@@ -42,38 +42,51 @@ func (j *Joiner) tryHints(ctx context.Context, w *way, peer *nat.Peer, at []neti
 	return errors.Join(errs...)
 }
 
-// tryHint asks one address by UDP and, if that stays silent, by TCP.
+// tryHint asks one address by UDP and, if that stays silent, by TCP too. What
+// it starts has ended when it returns.
 func (j *Joiner) tryHint(ctx context.Context, w *way, peer *nat.Peer, addr netip.AddrPort) error {
-	udp, tcp := make(chan error, 1), make(chan error, 1)
-	udpCtx, stop := context.WithCancel(ctx)
-	defer stop()
-	go func() {
-		_, _, err := j.cfg.Mux.Bind(udpCtx, addr)
-		udp <- err
-	}()
-	wait := time.NewTimer(tcpAfter)
-	defer wait.Stop()
-	started := false
-	for {
-		select {
-		case err := <-udp:
-			if err == nil {
-				path := nat.Path{Kind: nat.KindDirect, Addr: addr}
-				w.use(route{path: path, local: "host", remote: describe("host", addr)})
-				return nil
-			}
-			udp = nil
-			if started {
-				continue
-			}
-			return fmt.Errorf("ask %v: %w", addr, err)
-		case <-wait.C:
-			started = true
-			go func() { tcp <- j.dialFramed(ctx, w, peer, addr) }()
-		case err := <-tcp:
-			return err
+	ctx, stop := context.WithCancel(ctx)
+	failed := make(chan struct{})
+	var all sync.WaitGroup
+	var udpErr, tcpErr error
+	all.Go(func() {
+		if udpErr = j.askHint(ctx, w, addr); udpErr != nil {
+			close(failed)
+			return
 		}
+		stop()
+	})
+	all.Go(func() {
+		select {
+		case <-time.After(tcpAfter):
+		case <-failed:
+		case <-ctx.Done():
+			tcpErr = ctx.Err()
+			return
+		}
+		if tcpErr = j.dialFramed(ctx, w, peer, addr); tcpErr == nil {
+			stop()
+		}
+	})
+	all.Wait()
+	stop()
+	if udpErr == nil || tcpErr == nil {
+		return nil
 	}
+	return errors.Join(udpErr, tcpErr)
+}
+
+func (j *Joiner) askHint(ctx context.Context, w *way, addr netip.AddrPort) error {
+	if _, _, err := j.cfg.Mux.Bind(ctx, addr); err != nil {
+		return fmt.Errorf("ask %v: %w", addr, err)
+	}
+	w.use(route{
+		path:   nat.Path{Kind: nat.KindDirect, Addr: addr},
+		local:  "host",
+		remote: describe("host", addr),
+		hint:   addr,
+	})
+	return nil
 }
 
 // dialFramed reaches a device whose UDP does not get through over TCP, with
@@ -89,10 +102,9 @@ func (j *Joiner) dialFramed(ctx context.Context, w *way, peer *nat.Peer, addr ne
 		return ctx.Err()
 	}
 	framed := nat.NewFramed(conn, nat.FrameConfig{})
-	if err := peer.UseFramed(framed, nat.KindDirect); err != nil {
+	if err := w.useFramed(peer, framed, route{local: "tcp", remote: describe("tcp", addr), hint: addr}); err != nil {
 		framed.Close()
 		return fmt.Errorf("dial %v: %w", addr, err)
 	}
-	w.note(route{path: peer.Path(), local: "tcp", remote: describe("tcp", addr)})
 	return nil
 }

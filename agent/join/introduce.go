@@ -21,6 +21,9 @@ const (
 	iceLimit = 6 * time.Second
 	// lateLimit is how long the called side waits for a session to begin.
 	lateLimit = 30 * time.Second
+	// maxAttempts is how many offers of one device are answered at once: it
+	// may come by several rendezvous, and look again meanwhile.
+	maxAttempts = 8
 	// maxVia is how many rendezvous one call asks.
 	maxVia = 4
 )
@@ -70,7 +73,7 @@ func (j *Joiner) rendezvous(to identity.Address, via []identity.Via) []identity.
 		}
 	}
 	for _, v := range via {
-		j.Remember(identity.Link{Address: v.Address, At: []netip.AddrPort{v.At}})
+		j.suggest(v)
 		add(v.Address)
 	}
 	for _, a := range j.cfg.Situation.Rendezvous() {
@@ -81,16 +84,17 @@ func (j *Joiner) rendezvous(to identity.Address, via []identity.Via) []identity.
 
 // offer sends one offer by way of via and follows the answer to a path.
 func (j *Joiner) offer(ctx context.Context, w *way, via identity.Address, answered func()) error {
-	attempt, err := j.newAttempt(w)
-	if err != nil {
-		return err
-	}
-	defer attempt.close()
+	// The session comes first: an attempt holds ports of the mux meanwhile.
 	if via != w.to {
 		if _, err := j.cfg.Sessions.Session(ctx, via); err != nil {
 			return fmt.Errorf("rendezvous %s: %w", via.Short(), err)
 		}
 	}
+	attempt, err := j.newAttempt(w)
+	if err != nil {
+		return err
+	}
+	defer attempt.close()
 	answer, err := j.cfg.Introducer.Offer(ctx, via, w.to, attempt.ours)
 	if err != nil {
 		return err
@@ -102,36 +106,43 @@ func (j *Joiner) offer(ctx context.Context, w *way, via identity.Address, answer
 // Answer implements introduce.Answerer: it starts to look for the caller
 // before the answer leaves.
 func (j *Joiner) Answer(_ context.Context, from identity.Address, offer introduce.Offer) (introduce.Offer, error) {
-	w, err := j.way(from)
+	w, peer, fresh, err := j.hold(from)
 	if err != nil {
 		return introduce.Offer{}, err
 	}
-	fresh := w.first() == nil
-	if fresh {
-		w.add(j.cfg.Socket.NewPeer())
+	if !w.begin() {
+		j.Ended(from, peer)
+		return introduce.Offer{}, fmt.Errorf("already answering %d offers of %s", maxAttempts, from.Short())
 	}
+	w.doubt(time.Now())
 	attempt, err := j.newAttempt(w)
+	if err == nil && !j.start(func() { j.follow(attempt, offer, peer, fresh) }) {
+		attempt.close()
+		err = errClosed
+	}
 	if err != nil {
+		w.finish()
+		j.Ended(from, peer)
 		return introduce.Offer{}, err
 	}
-	j.running.Go(func() {
-		defer attempt.close()
-		ctx, cancel := context.WithTimeout(j.ctx, lateLimit)
-		defer cancel()
-		attempt.follow(ctx, offer, false)
-		if fresh {
-			j.dropUnused(ctx, w)
-		}
-	})
 	return attempt.ours, nil
 }
 
-// dropUnused lets go of a way that the caller never used.
-func (j *Joiner) dropUnused(ctx context.Context, w *way) {
-	<-ctx.Done()
-	if peer := w.first(); peer != nil && j.cfg.Sessions.Current(w.to) == nil {
-		j.Ended(w.to, peer)
+// follow looks for a caller and then gives it time to begin a session, for
+// which a peer waits if there was none.
+func (j *Joiner) follow(attempt *attempt, offer introduce.Offer, peer *nat.Peer, fresh bool) {
+	ctx, cancel := context.WithTimeout(j.ctx, lateLimit)
+	defer cancel()
+	err := attempt.follow(ctx, offer, false)
+	attempt.close()
+	attempt.w.finish()
+	if err != nil {
+		j.cfg.Logger.Debug("no path to the caller", "peer", attempt.w.to.Short(), "err", err)
 	}
+	if fresh {
+		<-ctx.Done()
+	}
+	j.Ended(attempt.w.to, peer)
 }
 
 // attempt is one exchange of offer and answer, from our side.
@@ -193,7 +204,7 @@ func (a *attempt) follow(ctx context.Context, theirs introduce.Offer, controllin
 	var relayErr, directErr error
 	relayCtx, stop := context.WithCancel(ctx)
 	defer stop()
-	all.Go(func() { relayErr = a.relay.follow(relayCtx, theirs) })
+	all.Go(func() { relayErr = a.relay.follow(relayCtx, a.ours, theirs, controlling) })
 	all.Go(func() {
 		if directErr = a.direct(ctx, theirs, controlling); directErr == nil {
 			stop()

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -64,23 +65,30 @@ type Config struct {
 type Joiner struct {
 	cfg     Config
 	relays  *relays
+	silence time.Duration // see the constant; before the first way
 	ctx     context.Context
 	cancel  context.CancelFunc
 	running sync.WaitGroup
+
+	starting sync.Mutex
+	closed   bool // nothing may be started any more
 
 	mu    sync.Mutex
 	ways  map[identity.Address]*way
 	hints map[identity.Address]identity.Link // given with a call
 	wrong map[netip.AddrPort]time.Time       // hints that led to others
+	begun chan struct{}                      // closed and replaced when a way begins
 }
 
 // New returns a Joiner.
 func New(cfg Config) *Joiner {
 	j := &Joiner{
-		cfg:   cfg,
-		ways:  map[identity.Address]*way{},
-		hints: map[identity.Address]identity.Link{},
-		wrong: map[netip.AddrPort]time.Time{},
+		cfg:     cfg,
+		silence: silence,
+		ways:    map[identity.Address]*way{},
+		hints:   map[identity.Address]identity.Link{},
+		wrong:   map[netip.AddrPort]time.Time{},
+		begun:   make(chan struct{}),
 	}
 	j.ctx, j.cancel = context.WithCancel(context.Background())
 	j.relays = newRelays(j)
@@ -89,10 +97,26 @@ func New(cfg Config) *Joiner {
 
 // Close gives up all attempts and waits for what it started.
 func (j *Joiner) Close() error {
+	j.starting.Lock()
+	j.closed = true
+	j.starting.Unlock()
 	j.cancel()
 	err := j.relays.close()
 	j.running.Wait()
 	return err
+}
+
+// errClosed says that the Joiner was closed.
+var errClosed = errors.New("the search for devices has ended")
+
+// start runs f in a goroutine that Close waits for; false after Close.
+func (j *Joiner) start(f func()) bool {
+	j.starting.Lock()
+	defer j.starting.Unlock()
+	if !j.closed {
+		j.running.Go(f)
+	}
+	return !j.closed
 }
 
 // Remember keeps the hints of a link for the calls that follow.
@@ -102,10 +126,48 @@ func (j *Joiner) Remember(link identity.Link) {
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if len(j.hints) >= maxWays {
-		clear(j.hints)
+	old := j.hints[link.Address]
+	j.keep(identity.Link{
+		Address: link.Address,
+		At:      merge(link.At, old.At),
+		Via:     merge(link.Via, old.Via),
+	})
+}
+
+// suggest keeps where somebody's link says that a rendezvous is, behind what
+// is known of it: a stranger's word must not displace the owner's.
+func (j *Joiner) suggest(v identity.Via) {
+	if !v.At.IsValid() {
+		return
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	link := j.hints[v.Address]
+	link.Address = v.Address
+	link.At = merge(link.At, []netip.AddrPort{v.At})
+	j.keep(link)
+}
+
+// keep stores hints, if need be in place of any others; j.mu is held.
+func (j *Joiner) keep(link identity.Link) {
+	if _, known := j.hints[link.Address]; !known && len(j.hints) >= maxWays {
+		for a := range j.hints {
+			delete(j.hints, a)
+			break
+		}
 	}
 	j.hints[link.Address] = link
+}
+
+// merge returns the first MaxHints of both, each once.
+func merge[T comparable](first, second []T) []T {
+	var all []T
+	for _, v := range slices.Concat(first, second) {
+		if len(all) < identity.MaxHints && !slices.Contains(all, v) {
+			all = append(all, v)
+		}
+	}
+	return all
 }
 
 // hintsFor joins the hints of the contacts with those of the last link.
@@ -114,11 +176,11 @@ func (j *Joiner) hintsFor(to identity.Address) (at []netip.AddrPort, via []ident
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if link, ok := j.hints[to]; ok {
-		at, via = append(link.At[:len(link.At):len(link.At)], at...), append(link.Via[:len(link.Via):len(link.Via)], via...)
+		at, via = slices.Concat(link.At, at), slices.Concat(link.Via, via)
 	}
-	good := at[:0:0]
+	var good []netip.AddrPort
 	for _, a := range at {
-		if time.Since(j.wrong[a]) > wrongFor {
+		if time.Since(j.wrong[a]) > wrongFor && !slices.Contains(good, a) {
 			good = append(good, a)
 		}
 	}
@@ -130,12 +192,13 @@ const wrongFor = time.Minute
 
 // Find implements overlay.Finder.
 func (j *Joiner) Find(ctx context.Context, to identity.Address) (*nat.Peer, error) {
-	w, err := j.way(to)
+	peer := j.cfg.Socket.NewPeer()
+	w, err := j.join(to, peer)
 	if err != nil {
+		peer.Close()
 		return nil, err
 	}
-	peer := j.cfg.Socket.NewPeer()
-	w.add(peer)
+	w.call()
 	at, via := j.hintsFor(to)
 	searches := j.search(w, peer, at, via)
 	// Searches go on when the first way is found: a better one may follow.
@@ -166,7 +229,7 @@ const introduceAfter = 300 * time.Millisecond
 // search starts all searches and sends one result when all have ended.
 func (j *Joiner) search(w *way, peer *nat.Peer, at []netip.AddrPort, via []identity.Via) <-chan error {
 	result := make(chan error, 1)
-	j.running.Go(func() {
+	started := j.start(func() {
 		ctx, cancel := context.WithTimeout(j.ctx, searchLimit)
 		defer cancel()
 		var all sync.WaitGroup
@@ -188,21 +251,38 @@ func (j *Joiner) search(w *way, peer *nat.Peer, at []netip.AddrPort, via []ident
 		all.Wait()
 		result <- errors.Join(hintErr, introErr)
 	})
+	if !started {
+		result <- errClosed
+	}
 	return result
 }
 
 // Adopt implements overlay.Finder.
 func (j *Joiner) Adopt(from identity.Address, remote net.Addr) *nat.Peer {
-	addr, _ := remote.(*net.UDPAddr)
+	addr, ok := remote.(*net.UDPAddr)
+	if !ok || addr == nil {
+		// Nothing on our socket: the session goes without a path of ours.
+		peer := j.cfg.Socket.NewPeer()
+		j.join(from, peer)
+		return peer
+	}
 	peer := j.cfg.Socket.Adopt(addr.AddrPort())
-	w, err := j.way(from)
+	w, err := j.join(from, peer)
 	if err != nil {
 		return peer
 	}
-	w.add(peer)
-	if path := peer.Path(); path.Kind == nat.KindDirect && !w.usable() {
-		w.note(route{path: path, remote: describe("prflx", path.Addr)})
+	path := peer.Path()
+	if path.Kind != nat.KindDirect {
+		return peer
 	}
+	if path.Addr.IsValid() && j.relays.isRelayed(path.Addr) {
+		// The first packet overtook the answer to our probe.
+		path.Kind = nat.KindRelay
+		peer.SetPath(path)
+		w.note(route{path: path, local: "srflx", remote: describe("relay", path.Addr)})
+		return peer
+	}
+	w.note(route{path: path, remote: describe("prflx", path.Addr)})
 	return peer
 }
 
@@ -210,34 +290,74 @@ func (j *Joiner) Adopt(from identity.Address, remote net.Addr) *nat.Peer {
 func (j *Joiner) Ended(with identity.Address, peer *nat.Peer) {
 	j.mu.Lock()
 	w := j.ways[with]
-	empty := w != nil && w.remove(peer)
+	unused, empty := true, false
+	if w != nil {
+		unused, empty = w.remove(peer)
+	}
 	if empty {
 		delete(j.ways, with)
 	}
 	j.mu.Unlock()
-	peer.Close()
+	if unused {
+		peer.Close()
+	}
 	if empty {
 		w.end()
+		j.relays.forget(w)
 	}
 }
 
 // Wrong implements overlay.Finder: another device answered there.
 func (j *Joiner) Wrong(to identity.Address, peer *nat.Peer) {
-	path := peer.Path()
-	if path.Addr.IsValid() {
-		j.mu.Lock()
-		if len(j.wrong) >= maxWays {
-			clear(j.wrong)
+	addr := peer.Path().Addr
+	j.mu.Lock()
+	if w := j.ways[to]; w != nil {
+		if !addr.IsValid() {
+			addr = w.hint() // it answered over TCP
 		}
-		j.wrong[path.Addr] = time.Now()
-		j.mu.Unlock()
+		w.drop(peer.Path())
 	}
+	if addr.IsValid() {
+		j.pass(addr, time.Now())
+	}
+	j.mu.Unlock()
 	j.Ended(to, peer)
 }
 
-func (j *Joiner) way(to identity.Address) (*way, error) {
+// pass has a hint passed over for a while; j.mu is held.
+func (j *Joiner) pass(addr netip.AddrPort, now time.Time) {
+	for a, at := range j.wrong {
+		if now.Sub(at) > wrongFor || len(j.wrong) >= maxWays {
+			delete(j.wrong, a)
+		}
+	}
+	j.wrong[addr] = now
+}
+
+// join makes a peer follow the way to a device.
+func (j *Joiner) join(to identity.Address, peer *nat.Peer) (*way, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	w, err := j.way(to)
+	if err == nil {
+		w.add(peer)
+	}
+	return w, err
+}
+
+// hold keeps the way to a device, by a fresh peer if it has none.
+func (j *Joiner) hold(to identity.Address) (w *way, peer *nat.Peer, fresh bool, err error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if w, err = j.way(to); err == nil {
+		peer, fresh = w.hold(j.cfg.Socket.NewPeer)
+	}
+	return w, peer, fresh, err
+}
+
+// way returns the way to a device, which has a peer from the moment j.mu is
+// free again, so that it cannot end in between; j.mu is held.
+func (j *Joiner) way(to identity.Address) (*way, error) {
 	if w := j.ways[to]; w != nil {
 		return w, nil
 	}
@@ -245,8 +365,12 @@ func (j *Joiner) way(to identity.Address) (*way, error) {
 		return nil, fmt.Errorf("already reaching %d devices", maxWays)
 	}
 	w := newWay(to)
+	if !j.start(func() { j.better(w) }) {
+		return nil, errClosed
+	}
 	j.ways[to] = w
-	j.running.Go(func() { j.better(w) })
+	close(j.begun)
+	j.begun = make(chan struct{})
 	return w, nil
 }
 
@@ -265,12 +389,10 @@ type Info struct {
 // Info returns what is known about the way to a device.
 func (j *Joiner) Info(to identity.Address) Info {
 	j.mu.Lock()
-	w := j.ways[to]
+	w, begun := j.ways[to], j.begun
 	j.mu.Unlock()
 	if w == nil {
-		closed := make(chan struct{})
-		close(closed)
-		return Info{Changed: closed}
+		return Info{Changed: begun}
 	}
 	return w.info()
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -20,8 +21,12 @@ import (
 const (
 	// maxAllocations is how many relays a device keeps a place at.
 	maxAllocations = introduce.MaxRelays
-	// maxRelayed is how many remote addresses are known on allocations.
-	maxRelayed = 256
+	// maxRelayed is how many addresses one device is known by on allocations;
+	// the oldest is forgotten.
+	maxRelayed = 8
+	// maxPermits is how many addresses of one offer are let in at a place:
+	// of the 64 that a relay allows in all.
+	maxPermits = 4
 	// askEvery is the pause between probes, and relayLimit the end of them.
 	askEvery   = 100 * time.Millisecond
 	relayLimit = iceLimit
@@ -35,6 +40,7 @@ type relays struct {
 	places map[identity.Address]*place
 	ends   map[string]*relayEnd // by our ufrag
 	ways   map[netip.AddrPort]*way
+	known  map[*way][]netip.AddrPort // the keys of ways, oldest first
 }
 
 // place is an allocation at one relay (RFC 8656 §2).
@@ -58,6 +64,7 @@ func newRelays(j *Joiner) *relays {
 		places: map[identity.Address]*place{},
 		ends:   map[string]*relayEnd{},
 		ways:   map[netip.AddrPort]*way{},
+		known:  map[*way][]netip.AddrPort{},
 	}
 }
 
@@ -108,7 +115,7 @@ func (j *Joiner) KeepPlace(ctx context.Context, at identity.Address, ticket rela
 	if taken {
 		return allocation.Close()
 	}
-	j.running.Go(func() { r.watch(at, p) })
+	j.start(func() { r.watch(at, p) })
 	return nil
 }
 
@@ -143,8 +150,20 @@ func (p *place) receive(b []byte, from netip.AddrPort) {
 	if w == nil {
 		return
 	}
+	if !w.repliesBy(p, from) {
+		w.replyBy(p.route(from))
+	}
 	if peer := w.first(); peer != nil {
 		peer.Inject(b)
+	}
+}
+
+// route is the way through the place to an address.
+func (p *place) route(to netip.AddrPort) route {
+	return route{
+		path:   nat.Path{Kind: nat.KindRelay, Carrier: carrier{p, to}},
+		local:  describe("relay", p.allocation.RelayedAddr()),
+		remote: describe("prflx", to),
 	}
 }
 
@@ -170,25 +189,68 @@ func (r *relays) probed(p *place, b []byte, from netip.AddrPort) {
 	if e == nil {
 		return
 	}
-	if answer, err := probe.Answer(b, e.ours); err == nil {
-		p.allocation.WriteTo(answer, from)
+	answer, err := probe.Answer(b, e.ours)
+	if err == nil {
+		// Fails until the place lets the other side in: it will ask again.
+		err = p.allocation.WriteTo(answer, from)
+	}
+	if err == nil {
 		r.reached(e, p, from)
 	}
 }
 
 // reached makes the place the way to the other side of e.
 func (r *relays) reached(e *relayEnd, p *place, from netip.AddrPort) {
-	r.mu.Lock()
-	if len(r.ways) >= maxRelayed {
-		clear(r.ways)
+	if !r.learn(e.w, from) {
+		return
 	}
-	r.ways[from] = e.w
-	r.mu.Unlock()
-	e.use(route{
-		path:   nat.Path{Kind: nat.KindRelay, Carrier: carrier{p, from}},
-		local:  describe("relay", p.allocation.RelayedAddr()),
-		remote: describe("srflx", from),
-	})
+	e.use(p.route(from))
+}
+
+// learn notes that what comes from an address belongs to a way; false if the
+// way has ended, as it may under an attempt.
+func (r *relays) learn(w *way, from netip.AddrPort) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if w.over() {
+		return false
+	}
+	if r.ways[from] == w {
+		return true
+	}
+	if old := r.ways[from]; old != nil {
+		r.known[old] = slices.DeleteFunc(r.known[old], func(a netip.AddrPort) bool { return a == from })
+	}
+	r.ways[from] = w
+	r.known[w] = append(r.known[w], from)
+	if list := r.known[w]; len(list) > maxRelayed {
+		delete(r.ways, list[0])
+		r.known[w] = slices.Delete(list, 0, 1)
+	}
+	return true
+}
+
+// forget drops what is known about a way that has ended.
+func (r *relays) forget(w *way) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, a := range r.known[w] {
+		delete(r.ways, a)
+	}
+	delete(r.known, w)
+}
+
+// isRelayed reports whether the other side of an attempt said that addr is its
+// place at a relay.
+func (r *relays) isRelayed(addr netip.AddrPort) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, e := range r.ends {
+		if e.isThere(addr) {
+			return true
+		}
+	}
+	return false
 }
 
 // relayEnd is our end of one attempt to meet at a relay.
@@ -200,6 +262,7 @@ type relayEnd struct {
 
 	mu     sync.Mutex
 	theirs probe.Credentials
+	there  []netip.AddrPort // their places
 	asked  map[probe.ID]bool
 	met    chan struct{}
 	once   sync.Once
@@ -253,52 +316,129 @@ func (e *relayEnd) answered(b []byte, then func()) {
 	}
 }
 
-// follow lets the other side in at our places and asks at its own.
-func (e *relayEnd) follow(ctx context.Context, theirs introduce.Offer) error {
-	if len(e.places)+len(theirs.Relay) == 0 {
+// asks decides which of the two sides asks; both come to the same result.
+// One that asks chooses the way and the other replies by it: with a way each,
+// the router of a home that sends nowhere near its own would shut it after
+// half a minute.
+func asks(ours, theirs introduce.Offer, calling bool) bool {
+	switch {
+	case len(theirs.Relay) == 0:
+		return false
+	case ours.NoUDP != theirs.NoUDP:
+		return theirs.NoUDP // plain UDP to their place is one hop less
+	case calling:
+		return true
+	}
+	return len(ours.Relay) == 0
+}
+
+// follow lets the other side in at our places, and asks at its own if that
+// falls to us.
+func (e *relayEnd) follow(ctx context.Context, ours, theirs introduce.Offer, calling bool) error {
+	there := e.allowed(theirs.Relay)
+	if len(e.places)+len(there) == 0 {
 		return errors.New("neither side has a place at a relay")
 	}
-	ctx, cancel := context.WithTimeout(ctx, relayLimit)
+	limited, cancel := context.WithTimeout(ctx, relayLimit)
 	defer cancel()
 	e.mu.Lock()
 	e.theirs = probe.Credentials{Ufrag: theirs.ICE.Ufrag, Pwd: theirs.ICE.Pwd}
+	e.there = there
 	e.mu.Unlock()
-	e.permit(ctx, theirs)
-	stop, err := e.ask(ctx, theirs)
-	if err != nil {
-		return err
+	// What comes from their places is theirs, even before a probe says so.
+	for _, a := range there {
+		e.r.learn(e.w, a)
 	}
-	defer stop()
+	e.permit(limited, theirs.ICE.Candidates)
+	if e.w.asks(asks(ours, theirs, calling)) {
+		stop, err := e.ask(limited, ours.NoUDP)
+		if err != nil {
+			return err
+		}
+		defer stop()
+	}
 	select {
 	case <-e.met:
-		return nil
+	case <-limited.Done():
+		return fmt.Errorf("meet at a relay: %w", limited.Err())
+	}
+	// Our answer may have been lost: the other side still asks.
+	select {
+	case <-time.After(lingerFor):
 	case <-ctx.Done():
-		return fmt.Errorf("meet at a relay: %w", ctx.Err())
+	}
+	return nil
+}
+
+// allowed leaves out places that are nowhere a relay can be: a peer must not
+// make us probe our own network.
+func (e *relayEnd) allowed(relays []netip.AddrPort) []netip.AddrPort {
+	filter := ice.Filter{Loopback: e.r.j.cfg.Loopback}
+	var all []netip.AddrPort
+	for _, a := range relays {
+		if filter.Allow(a) {
+			all = append(all, netip.AddrPortFrom(a.Addr().Unmap(), a.Port()))
+		}
+	}
+	return all
+}
+
+func (e *relayEnd) isThere(addr netip.AddrPort) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Contains(e.there, addr)
+}
+
+// permit opens our places to the addresses the other side may come from: its
+// own and those of its places.
+func (e *relayEnd) permit(ctx context.Context, candidates []ice.Candidate) {
+	filter := ice.Filter{Loopback: e.r.j.cfg.Loopback}
+	for _, p := range e.places {
+		var from []netip.Addr
+		add := func(a netip.AddrPort) {
+			addr := a.Addr().Unmap()
+			same := addr.Is4() == p.allocation.RelayedAddr().Addr().Is4() // a relay has one family
+			if same && filter.Allow(a) && len(from) < maxPermits && !slices.Contains(from, addr) {
+				from = append(from, addr)
+			}
+		}
+		for _, a := range e.there {
+			add(a)
+		}
+		for _, c := range candidates {
+			add(c.Addr)
+		}
+		for _, a := range from {
+			e.r.j.start(func() { p.permit(ctx, a) })
+		}
 	}
 }
 
-// permit opens our places to the addresses the other side may come from.
-func (e *relayEnd) permit(ctx context.Context, theirs introduce.Offer) {
-	from := map[netip.Addr]bool{}
-	for _, c := range theirs.ICE.Candidates {
-		if a := c.Addr.Addr().Unmap(); a.IsGlobalUnicast() && !a.IsPrivate() || e.r.j.cfg.Loopback {
-			from[a] = true
+// permit lets an address in. A relay refuses some; the others may be enough.
+// A place that has let in as many as it may, and carries nothing now, is given
+// back: the next registration brings a ticket for another.
+func (p *place) permit(ctx context.Context, a netip.Addr) {
+	err := p.allocation.Permit(ctx, a)
+	if errors.Is(err, relay.ErrTooMany) && !p.inUse() {
+		p.allocation.Close()
+	}
+}
+
+func (p *place) inUse() bool {
+	j := p.relays.j
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, w := range j.ways {
+		if w.through(p) {
+			return true
 		}
 	}
-	for _, a := range theirs.Relay {
-		from[a.Addr().Unmap()] = true
-	}
-	for _, p := range e.places {
-		for a := range from {
-			// A relay refuses some; the others may be enough.
-			e.r.j.running.Go(func() { p.allocation.Permit(ctx, a) })
-		}
-	}
+	return false
 }
 
 // ask probes the other side's places, from the shared socket or, where UDP is
 // blocked, from our own places.
-func (e *relayEnd) ask(ctx context.Context, theirs introduce.Offer) (stop func(), err error) {
+func (e *relayEnd) ask(ctx context.Context, noUDP bool) (stop func(), err error) {
 	endpoint, err := e.r.j.cfg.Mux.Register("probe-"+e.ours.Ufrag, func(b []byte, from netip.AddrPort) {
 		e.answered(b, func() {
 			e.use(route{
@@ -311,12 +451,11 @@ func (e *relayEnd) ask(ctx context.Context, theirs introduce.Offer) (stop func()
 	if err != nil {
 		return nil, fmt.Errorf("probe a relay: %w", err)
 	}
-	_, noUDP := e.r.j.cfg.Situation.NAT()
-	e.r.j.running.Go(func() {
+	e.r.j.start(func() {
 		tick := time.NewTicker(askEvery)
 		defer tick.Stop()
 		for {
-			for _, at := range theirs.Relay {
+			for _, at := range e.there {
 				e.askOnce(endpoint, at, noUDP)
 			}
 			select {

@@ -1,9 +1,11 @@
 package join
 
 import (
+	"errors"
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	"porchlight/agent/api"
 	"porchlight/agent/identity"
@@ -14,6 +16,7 @@ import (
 type route struct {
 	path          nat.Path
 	local, remote string
+	hint          netip.AddrPort // where the device was said to be, if that led here
 }
 
 func describe(kind string, addr netip.AddrPort) string {
@@ -27,15 +30,30 @@ func describe(kind string, addr netip.AddrPort) string {
 type way struct {
 	to identity.Address
 
-	mu       sync.Mutex
-	peers    []*nat.Peer
+	mu    sync.Mutex
+	peers []use
+	// began says that this device called, and so betters the way.
+	began bool
+	// chooses says that this side chooses among relays; else it replies by
+	// the one that packets come by.
+	chooses  bool
+	attempts int // offers being answered
 	route    route
+	lost     route     // what lose forgot
+	heard    time.Time // when packets last came in, or the route began
 	reason   api.Reason
 	hopeless bool
 	ready    chan struct{} // closed while there is a path
 	changed  chan struct{} // closed and replaced at each change
 	done     chan struct{}
 	ended    bool
+}
+
+// use is a peer and how many sessions and attempts hold it: a device that
+// calls back over the path of our call comes in by the same peer.
+type use struct {
+	peer *nat.Peer
+	held int
 }
 
 func newWay(to identity.Address) *way {
@@ -48,29 +66,61 @@ func newWay(to identity.Address) *way {
 	}
 }
 
-// add makes a peer follow the way.
+// add makes a peer follow the way; each add is undone by one remove.
 func (w *way) add(peer *nat.Peer) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if slices.Contains(w.peers, peer) {
-		return
+	for i := range w.peers {
+		if w.peers[i].peer == peer {
+			w.peers[i].held++
+			return
+		}
 	}
-	w.peers = append(w.peers, peer)
+	w.peers = append(w.peers, use{peer, 1})
 	if w.route.path.Kind != nat.KindNone && peer.Path().Kind == nat.KindNone {
 		peer.SetPath(w.route.path)
 	}
 }
 
-// remove lets go of a peer and reports whether it was the last.
-func (w *way) remove(peer *nat.Peer) bool {
+// hold keeps the way alive during an attempt: by its first peer, or by a fresh
+// one, which the caller will then be seen as.
+func (w *way) hold(fresh func() *nat.Peer) (peer *nat.Peer, isFresh bool) {
+	if peer = w.first(); peer == nil {
+		peer, isFresh = fresh(), true
+	}
+	w.add(peer)
+	return peer, isFresh
+}
+
+// remove undoes one add and reports whether the peer, and the way, are now
+// held by nobody.
+func (w *way) remove(peer *nat.Peer) (unused, empty bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.peers = slices.DeleteFunc(w.peers, func(p *nat.Peer) bool { return p == peer })
-	if len(w.peers) > 0 || w.ended {
-		return false
+	i := slices.IndexFunc(w.peers, func(u use) bool { return u.peer == peer })
+	if i < 0 {
+		return true, false
 	}
-	w.ended = true
-	return true
+	if w.peers[i].held--; w.peers[i].held > 0 {
+		return false, false
+	}
+	w.peers = slices.Delete(w.peers, i, i+1)
+	if len(w.peers) == 0 {
+		empty, w.ended = !w.ended, true
+		return true, empty
+	}
+	// What comes from the path's address was shown as the peer that leaves.
+	if w.route.path.Kind != nat.KindNone {
+		w.peers[0].peer.SetPath(w.route.path)
+	}
+	return true, false
+}
+
+// over reports whether the way has ended.
+func (w *way) over() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.ended
 }
 
 func (w *way) end() { close(w.done) }
@@ -82,7 +132,14 @@ func (w *way) first() *nat.Peer {
 	if len(w.peers) == 0 {
 		return nil
 	}
-	return w.peers[0]
+	return w.peers[0].peer
+}
+
+// hint returns the address by which the route was found, if it was a hint.
+func (w *way) hint() netip.AddrPort {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.route.hint
 }
 
 // found returns a channel that is closed once there is a path.
@@ -99,32 +156,91 @@ func (w *way) usable() bool {
 }
 
 // use switches all peers to a route, unless it is a relay and there is a
-// direct one. It reports whether it was taken.
+// route already. It reports whether it was taken.
 func (w *way) use(r route) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if r.path.Kind == nat.KindRelay && w.route.path.Kind == nat.KindDirect {
-		return false
+	if r.path.Kind == nat.KindRelay && w.route.path.Kind != nat.KindNone {
+		return r == w.route
 	}
-	for _, p := range w.peers {
-		p.SetPath(r.path)
+	if r == w.route {
+		return true // probes repeat what is known
+	}
+	for _, u := range w.peers {
+		u.peer.SetPath(r.path)
 	}
 	w.set(r)
 	return true
 }
 
-// note records a route that the peers use already.
+// asks notes whether this side chooses the way by a relay, and returns it.
+func (w *way) asks(yes bool) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.chooses = yes
+	return yes
+}
+
+// repliesBy reports whether packets that came through a place need no change:
+// the way leads back there, is direct, or is ours to choose.
+func (w *way) repliesBy(p *place, to netip.AddrPort) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.chooses || w.route.path.Kind == nat.KindDirect {
+		return true
+	}
+	c, ok := w.route.path.Carrier.(carrier)
+	return ok && c.place == p && c.to == to
+}
+
+// replyBy makes the relay that packets came by the way back.
+func (w *way) replyBy(r route) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, u := range w.peers {
+		u.peer.SetPath(r.path)
+	}
+	w.set(r)
+}
+
+// useFramed switches the peers to a TCP connection, unless there is a direct
+// route already: UDP is better wherever it works.
+func (w *way) useFramed(peer *nat.Peer, framed *nat.Framed, r route) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.route.path.Kind == nat.KindDirect {
+		return errSlower
+	}
+	if err := peer.UseFramed(framed, nat.KindDirect); err != nil {
+		return err
+	}
+	r.path = nat.Path{Kind: nat.KindDirect, Carrier: framed}
+	for _, u := range w.peers {
+		if u.peer != peer {
+			u.peer.SetPath(r.path)
+		}
+	}
+	w.set(r)
+	return nil
+}
+
+// errSlower says that another path was found first.
+var errSlower = errors.New("another path was faster")
+
+// note records a route that a peer uses already, unless there is one.
 func (w *way) note(r route) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.set(r)
+	if w.route.path.Kind == nat.KindNone {
+		w.set(r)
+	}
 }
 
 func (w *way) set(r route) {
 	if w.route.path.Kind == nat.KindNone {
 		close(w.ready)
 	}
-	w.route = r
+	w.route, w.lost, w.heard = r, route{}, time.Now()
 	if r.path.Kind == nat.KindDirect {
 		w.reason, w.hopeless = "", false
 	}
@@ -137,18 +253,106 @@ func (w *way) lose() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.route.path.Kind != nat.KindNone {
-		w.route = route{}
+		w.route, w.lost = route{}, w.route
 		w.ready = make(chan struct{})
 		w.reason = api.Trying
 		w.announce()
 	}
 }
 
+// drop loses a path for good: it leads elsewhere.
+func (w *way) drop(path nat.Path) {
+	w.mu.Lock()
+	same := w.route.path == path
+	w.mu.Unlock()
+	if same {
+		w.lose()
+		w.mu.Lock()
+		w.lost = route{}
+		w.mu.Unlock()
+	}
+}
+
+// regain takes a lost route back, over which packets come again.
+func (w *way) regain() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.route.path.Kind == nat.KindNone && w.lost.path.Kind != nat.KindNone {
+		for _, u := range w.peers {
+			if u.peer.Path().Kind == nat.KindNone { // it came meanwhile
+				u.peer.SetPath(w.lost.path)
+			}
+		}
+		w.set(w.lost)
+	}
+}
+
+// noteHeard records that packets came in.
+func (w *way) noteHeard(now time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.heard = now
+}
+
+// doubt loses a direct route that has brought nothing for a while: the other
+// side makes an offer, so it may have lost its own.
+func (w *way) doubt(now time.Time) {
+	w.mu.Lock()
+	quiet := w.route.path.Kind == nat.KindDirect && now.Sub(w.heard) > doubtAfter
+	w.mu.Unlock()
+	if quiet {
+		w.lose()
+	}
+}
+
+// doubtAfter is how long a direct route may bring nothing before an offer of
+// the other side casts doubt on it.
+const doubtAfter = 3 * time.Second
+
+// begin counts an attempt to answer an offer; false if there are enough.
+func (w *way) begin() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.attempts >= maxAttempts {
+		return false
+	}
+	w.attempts++
+	return true
+}
+
+func (w *way) finish() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.attempts--
+}
+
+// call notes that this device called.
+func (w *way) call() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.began = true
+}
+
+func (w *way) called() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.began
+}
+
+// through reports whether packets go by way of a place.
+func (w *way) through(p *place) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	c, ok := w.route.path.Carrier.(carrier)
+	return ok && c.place == p
+}
+
 // explain records why there is no direct path.
 func (w *way) explain(reason api.Reason, hopeless bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.route.path.Kind != nat.KindDirect {
+	changed := w.reason != reason || w.hopeless != hopeless
+	if w.route.path.Kind != nat.KindDirect && changed {
 		w.reason, w.hopeless = reason, hopeless
 		w.announce()
 	}
@@ -175,13 +379,14 @@ func (w *way) info() Info {
 	return info
 }
 
-// traffic sums what all peers of the way sent and received, in packets.
+// traffic sums what all peers of the way sent, or tried to, and received, in
+// packets.
 func (w *way) traffic() (sent, received int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, p := range w.peers {
-		s := p.Stats()
-		sent += s.Direct.TxPackets + s.Relay.TxPackets
+	for _, u := range w.peers {
+		s := u.peer.Stats()
+		sent += s.Direct.TxPackets + s.Relay.TxPackets + s.NoPath + s.CarrierRefused + s.WriteErrors
 		received += s.Direct.RxPackets + s.Relay.RxPackets
 	}
 	return sent, received

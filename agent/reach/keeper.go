@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -15,6 +15,7 @@ import (
 	"porchlight/agent/introduce"
 	"porchlight/agent/overlay"
 	"porchlight/agent/sealed"
+	"porchlight/nat"
 	"porchlight/nat/ice"
 	"porchlight/nat/relay"
 	"porchlight/nat/stun"
@@ -25,6 +26,8 @@ const (
 	// that are tried.
 	wanted    = 3
 	maxTended = 16
+	// maxRests is how many unwilling rendezvous are remembered.
+	maxRests = 256
 
 	// registerEvery renews a registration; it also tells a changed epoch.
 	registerEvery = 30 * time.Second
@@ -82,6 +85,7 @@ type Keeper struct {
 
 	mu      sync.Mutex
 	helpers map[identity.Address]*helper
+	rests   map[identity.Address]rest
 	sight   sight
 	ready   chan struct{} // closed after the first registration
 	once    sync.Once
@@ -92,12 +96,19 @@ type Keeper struct {
 type helper struct {
 	link       identity.Link
 	registered bool
+	claimed    bool // a registration is being asked for
 	transport  string
 	mapped     netip.AddrPort
 	behaviour  stun.Behaviour
 	discovered bool
 	silent     int // bindings without answer, in a row
 	seenAt     netip.AddrPort
+}
+
+// rest is the pause given to a rendezvous that wants nobody now.
+type rest struct {
+	until time.Time
+	pause time.Duration
 }
 
 // at is where the rendezvous answers: where the session found it by UDP, or
@@ -111,7 +122,13 @@ func (h *helper) at() netip.AddrPort {
 
 // New returns a Keeper that is not yet started.
 func New(cfg Config) *Keeper {
-	k := &Keeper{cfg: cfg, helpers: map[identity.Address]*helper{}, ready: make(chan struct{}), began: time.Now()}
+	k := &Keeper{
+		cfg:     cfg,
+		helpers: map[identity.Address]*helper{},
+		rests:   map[identity.Address]rest{},
+		ready:   make(chan struct{}),
+		began:   time.Now(),
+	}
 	k.ctx, k.cancel = context.WithCancel(context.Background())
 	k.sight.verdict = api.Checking
 	return k
@@ -160,6 +177,9 @@ func (k *Keeper) consider(link identity.Link) {
 	if k.helpers[link.Address] != nil || len(k.helpers) >= maxTended || k.count() >= wanted {
 		return
 	}
+	if time.Now().Before(k.rests[link.Address].until) {
+		return
+	}
 	h := &helper{link: link}
 	k.helpers[link.Address] = h
 	k.running.Go(func() { k.tend(h) })
@@ -181,8 +201,9 @@ func (k *Keeper) tend(h *helper) {
 	for k.ctx.Err() == nil {
 		began := time.Now()
 		err := k.stay(h)
-		k.set(h, func() { h.registered = false })
+		k.set(func() { h.registered, h.claimed = false, false })
 		if errors.Is(err, introduce.ErrUnwilling) {
+			k.rest(h.link.Address, time.Now())
 			break
 		}
 		if time.Since(began) > registerEvery {
@@ -203,6 +224,38 @@ func (k *Keeper) tend(h *helper) {
 	k.mu.Unlock()
 }
 
+// rest has a rendezvous left alone for a while, longer each time.
+func (k *Keeper) rest(a identity.Address, now time.Time) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for b, r := range k.rests {
+		if now.Sub(r.until) > 2*retryLast {
+			delete(k.rests, b) // no more asked, or willing since
+		}
+	}
+	pause := min(max(2*k.rests[a].pause, retryFirst), retryLast)
+	if len(k.rests) < maxRests {
+		k.rests[a] = rest{until: now.Add(pause), pause: pause}
+	}
+}
+
+// errEnough says that registrations stand, or are asked for, elsewhere.
+var errEnough = errors.New("there are enough registrations")
+
+// claim reserves one of the wanted registrations.
+func (k *Keeper) claim(h *helper) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	taken := 0
+	for _, other := range k.helpers {
+		if other != h && (other.registered || other.claimed) {
+			taken++
+		}
+	}
+	h.claimed = taken < wanted
+	return h.claimed
+}
+
 func (k *Keeper) enough() bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -217,11 +270,17 @@ func (k *Keeper) stay(h *helper) error {
 	if err != nil {
 		return err
 	}
+	if !k.claim(h) {
+		return errEnough
+	}
 	transport := "udp"
-	if session.Peer().Path().Carrier != nil {
+	path := session.Peer().Path()
+	if path.Kind != nat.KindDirect {
+		path.Addr = netip.AddrPort{} // a relay's, which answers no STUN
+	} else if path.Carrier != nil {
 		transport = "tcp"
 	}
-	k.set(h, func() { h.transport, h.seenAt = transport, session.Peer().Path().Addr })
+	k.set(func() { h.transport, h.seenAt = transport, path.Addr })
 	if err := k.register(h, transport); err != nil {
 		return err
 	}
@@ -252,7 +311,7 @@ func (k *Keeper) register(h *helper, network string) error {
 	if err != nil {
 		return err
 	}
-	k.set(h, func() { h.registered = true })
+	k.set(func() { h.registered = true })
 	k.once.Do(func() { close(k.ready) })
 	if r.Ticket != nil {
 		k.running.Go(func() {
@@ -277,22 +336,22 @@ func (k *Keeper) bind(h *helper) {
 	mapped, _, err := k.cfg.Mux.Bind(ctx, at)
 	cancel()
 	if err != nil {
-		k.set(h, func() { h.silent++ })
+		k.set(func() { h.silent++ })
 		return
 	}
-	k.set(h, func() { h.mapped, h.silent = mapped, 0 })
+	k.set(func() { h.mapped, h.silent = mapped, 0 })
 	if h.discovered {
 		return
 	}
 	ctx, cancel = context.WithTimeout(k.ctx, 10*time.Second)
 	defer cancel()
 	if b, err := k.cfg.Mux.Discover(ctx, at); err == nil {
-		k.set(h, func() { h.behaviour, h.discovered = b, true })
+		k.set(func() { h.behaviour, h.discovered = b, true })
 	}
 }
 
 // set changes a helper and judges anew.
-func (k *Keeper) set(h *helper, change func()) {
+func (k *Keeper) set(change func()) {
 	k.mu.Lock()
 	change()
 	k.mu.Unlock()
@@ -304,13 +363,17 @@ func (k *Keeper) Rendezvous() []identity.Address {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	var all []identity.Address
-	for a, h := range k.helpers {
+	for _, h := range k.sorted() {
 		if h.registered {
-			all = append(all, a)
+			all = append(all, h.link.Address)
 		}
 	}
-	slices.SortFunc(all, identity.Address.Compare)
 	return all
+}
+
+// sorted returns the helpers in an order that does not change; k.mu is held.
+func (k *Keeper) sorted() []*helper {
+	return slices.SortedFunc(maps.Values(k.helpers), func(x, y *helper) int { return x.link.Address.Compare(y.link.Address) })
 }
 
 // Helpers describes the rendezvous for status and link.
@@ -318,14 +381,13 @@ func (k *Keeper) Helpers() []api.Helper {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	all := []api.Helper{}
-	for a, h := range k.helpers {
-		helper := api.Helper{Address: a.String(), Online: h.registered, Transport: h.transport}
-		if s := k.cfg.Overlay.Current(a); s != nil {
+	for _, h := range k.sorted() {
+		helper := api.Helper{Address: h.link.Address.String(), Online: h.registered, Transport: h.transport}
+		if s := k.cfg.Overlay.Current(h.link.Address); s != nil {
 			helper.RTTMS = float64(s.RTT().Microseconds()) / 1000
 		}
 		all = append(all, helper)
 	}
-	slices.SortFunc(all, func(x, y api.Helper) int { return strings.Compare(x.Address, y.Address) })
 	return all
 }
 
@@ -334,20 +396,21 @@ func (k *Keeper) Link() identity.Link {
 	link := identity.Link{Address: k.cfg.Device.Address()}
 	state := k.State()
 	if state.Reachable {
+		// Public addresses only: not the home's, nor a carrier's (RFC 6598).
+		public := ice.Filter{Loopback: k.cfg.Loopback}
 		for _, c := range state.Candidates {
-			if !c.Addr.Addr().IsPrivate() && len(link.At) < identity.MaxHints {
+			if public.Allow(c.Addr) && len(link.At) < identity.MaxHints {
 				link.At = append(link.At, c.Addr)
 			}
 		}
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for a, h := range k.helpers {
+	for _, h := range k.sorted() {
 		if h.registered && len(link.Via) < identity.MaxHints {
-			link.Via = append(link.Via, identity.Via{Address: a, At: h.at()})
+			link.Via = append(link.Via, identity.Via{Address: h.link.Address, At: h.at()})
 		}
 	}
-	slices.SortFunc(link.Via, func(x, y identity.Via) int { return x.Address.Compare(y.Address) })
 	return link
 }
 

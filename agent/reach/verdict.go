@@ -35,6 +35,10 @@ type sight struct {
 // network is said to carry no UDP.
 const silentAfter = 1
 
+// staleAfter is how many bindings in a row must stay unanswered before a mapped
+// address is no candidate any more: the device may be elsewhere.
+const staleAfter = 2
+
 // patience is how long after the start a device may be without helpers before
 // it says so.
 const patience = 10 * time.Second
@@ -51,15 +55,15 @@ func (k *Keeper) State() State {
 		Public:     k.sight.public,
 		Candidates: hosts,
 	}
-	s.Reachable = s.Verdict == api.Public || s.Verdict == api.Forwarded
 	if len(hosts) == 0 {
 		s.Verdict = api.NoNetwork
 	}
-	for _, h := range k.helpers {
-		if !h.mapped.IsValid() || slices.ContainsFunc(s.Candidates, func(c ice.Candidate) bool { return c.Addr == h.mapped }) {
+	s.Reachable = s.Verdict == api.Public || s.Verdict == api.Forwarded
+	for _, h := range k.sorted() {
+		if !h.mapped.IsValid() || h.silent >= staleAfter || slices.ContainsFunc(s.Candidates, func(c ice.Candidate) bool { return c.Addr == h.mapped }) {
 			continue
 		}
-		s.Candidates = append(s.Candidates, ice.Candidate{Kind: "srflx", Addr: h.mapped})
+		s.Candidates = append(s.Candidates, ice.Candidate{Kind: ice.Srflx, Addr: h.mapped})
 	}
 	return s
 }
@@ -70,7 +74,7 @@ func (k *Keeper) judge() {
 	k.mu.Lock()
 	next := k.look(hosts)
 	changed := next.verdict != k.sight.verdict || next.nat != k.sight.nat || next.public != k.sight.public
-	if next.verdict == api.Checking && k.sight.verdict != api.Checking {
+	if next.verdict == api.Checking && hasVerdict(k.sight.verdict) {
 		// In doubt the old verdict stays.
 		changed = false
 	} else {
@@ -82,12 +86,18 @@ func (k *Keeper) judge() {
 	}
 }
 
+// hasVerdict reports whether a verdict says something about reachability, and
+// not only that nothing could be found out.
+func hasVerdict(v api.Verdict) bool {
+	return v != api.Checking && v != api.NoHelper && v != api.NoNetwork
+}
+
 // look draws a verdict from what the helpers saw; k.mu is held.
 func (k *Keeper) look(hosts []ice.Candidate) sight {
 	seen := sight{checked: time.Now(), nat: api.NAT{Mapping: "unknown", Filtering: "unknown"}}
 	registered, tcp := 0, 0
 	var mapped []netip.AddrPort
-	for _, h := range k.helpers {
+	for _, h := range k.sorted() {
 		if !h.registered {
 			continue
 		}
@@ -100,6 +110,7 @@ func (k *Keeper) look(hosts []ice.Candidate) sight {
 			seen.nat = merge(seen.nat, h.behaviour)
 		}
 	}
+	mapped = oneFamily(mapped)
 	if len(mapped) > 0 {
 		seen.public = mapped[0]
 		own := isOwn(mapped[0].Addr(), hosts)
@@ -145,6 +156,16 @@ func merge(n api.NAT, b stun.Behaviour) api.NAT {
 		n.Filtering = string(b.Filtering)
 	}
 	return n
+}
+
+// oneFamily leaves the IPv4 addresses, or if there are none all: a socket's two
+// families have two addresses without any router having chosen them.
+func oneFamily(mapped []netip.AddrPort) []netip.AddrPort {
+	is6 := func(m netip.AddrPort) bool { return !m.Addr().Is4() }
+	if four := slices.DeleteFunc(slices.Clone(mapped), is6); len(four) > 0 {
+		return four
+	}
+	return mapped
 }
 
 // compareMappings adds what several helpers' views tell (RFC 5780 §4.3): two
