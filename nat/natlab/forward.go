@@ -3,6 +3,7 @@ package natlab
 import (
 	"encoding/binary"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"sync"
@@ -22,6 +23,7 @@ const (
 	forwarded verdict = iota
 	lostRandom
 	lostCut
+	lostParted
 	lostQueue
 	lostTTL
 	lostNoRoute
@@ -30,7 +32,7 @@ const (
 )
 
 func (v verdict) String() string {
-	return [...]string{"forwarded", "lost", "cut", "queue full", "ttl", "no route", "bad source", "?"}[min(v, verdicts)]
+	return [...]string{"forwarded", "lost", "cut", "parted", "queue full", "ttl", "no route", "bad source", "?"}[min(v, verdicts)]
 }
 
 // Stats counts packets at the forwarder since the lab began. A super-packet that
@@ -40,6 +42,7 @@ type Stats struct {
 	Bytes   int64 // of Packets, IP headers included
 	Lost    int64 // dropped by Options.Loss
 	Cut     int64 // dropped because one side's cable is pulled
+	Parted  int64 // dropped because the two sides are parted
 	Queue   int64 // dropped because 8 MiB of the sender were under way already
 	TTL     int64 // died on the way
 	NoRoute int64 // to an address nobody has, or not IPv4
@@ -49,7 +52,7 @@ type Stats struct {
 
 // Dropped is the number of packets that did not arrive.
 func (s Stats) Dropped() int64 {
-	return s.Lost + s.Cut + s.Queue + s.TTL + s.NoRoute + s.Spoofed + s.Refused
+	return s.Lost + s.Cut + s.Parted + s.Queue + s.TTL + s.NoRoute + s.Spoofed + s.Refused
 }
 
 // core is the internet: it takes packets from every link and gives each, a while
@@ -63,12 +66,13 @@ type core struct {
 	capture *capture
 
 	routes  atomic.Pointer[map[netip.Addr]*link]
+	parted  atomic.Pointer[map[pair]bool]
 	packets atomic.Int64
 	bytes   atomic.Int64
 	refused atomic.Int64
 	counts  [verdicts]atomic.Int64
 
-	mu    sync.Mutex // guards links and the writing of routes
+	mu    sync.Mutex // guards links and the writing of routes and parted
 	links []*link
 	wg    sync.WaitGroup
 }
@@ -86,9 +90,20 @@ type link struct {
 	random *rand.Rand // used by the reading goroutine only
 }
 
+// pair is two links, in one order for both directions.
+type pair [2]*link
+
+func pairOf(a, b *link) pair {
+	if a.index > b.index {
+		a, b = b, a
+	}
+	return pair{a, b}
+}
+
 func newCore(o Options) *core {
 	c := &core{start: time.Now(), latency: o.Latency, jitter: o.Jitter, loss: o.Loss, capture: newCapture()}
 	c.routes.Store(&map[netip.Addr]*link{})
+	c.parted.Store(&map[pair]bool{})
 	return c
 }
 
@@ -116,6 +131,25 @@ func (c *core) attach(name string, dev io.ReadWriteCloser, exempt bool, addrs ..
 	go c.read(l)
 	go c.deliver(l)
 	return l
+}
+
+// part makes two links lose what they send each other, or ends that.
+func (c *core) part(a, b *link, parted bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	pairs := maps.Clone(*c.parted.Load())
+	if parted {
+		pairs[pairOf(a, b)] = true
+	} else {
+		delete(pairs, pairOf(a, b))
+	}
+	c.parted.Store(&pairs)
+}
+
+// apart reports whether two links are parted.
+func (c *core) apart(a, b *link) bool {
+	pairs := *c.parted.Load()
+	return len(pairs) > 0 && pairs[pairOf(a, b)]
 }
 
 // read takes packets from one party until its device is closed.
@@ -190,6 +224,8 @@ func (c *core) judge(l *link, packet []byte) (*link, verdict) {
 		return nil, lostNoRoute
 	case l.cut.Load() || dst.cut.Load():
 		return dst, lostCut
+	case c.apart(l, dst):
+		return dst, lostParted
 	case packet[8] <= coreHops:
 		return dst, lostTTL
 	case c.loss > 0 && !l.exempt && !dst.exempt && l.random.Float64() < c.loss:
@@ -224,6 +260,8 @@ func (c *core) deliver(l *link) {
 		}
 		if p.dst.cut.Load() || l.cut.Load() {
 			c.counts[lostCut].Add(1)
+		} else if c.apart(l, p.dst) {
+			c.counts[lostParted].Add(1)
 		} else if _, err := p.dst.dev.Write(record); err != nil {
 			c.refused.Add(1)
 		}
@@ -245,7 +283,8 @@ func (c *core) close() {
 func (c *core) stats() Stats {
 	return Stats{
 		Packets: c.packets.Load(), Bytes: c.bytes.Load(),
-		Lost: c.counts[lostRandom].Load(), Cut: c.counts[lostCut].Load(), Queue: c.counts[lostQueue].Load(),
+		Lost: c.counts[lostRandom].Load(), Cut: c.counts[lostCut].Load(),
+		Parted: c.counts[lostParted].Load(), Queue: c.counts[lostQueue].Load(),
 		TTL: c.counts[lostTTL].Load(), NoRoute: c.counts[lostNoRoute].Load(),
 		Spoofed: c.counts[lostSpoofed].Load(), Refused: c.refused.Load(),
 	}

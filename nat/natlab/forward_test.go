@@ -103,6 +103,9 @@ func TestPacketArrivesExactlyOneLatencyLater(t *testing.T) {
 
 func TestVerdicts(t *testing.T) {
 	cut := func(c *core) { c.links[1].cut.Store(true) }
+	part := func(c *core) { c.part(c.links[1], c.links[0], true) }
+	mend := func(c *core) { part(c); c.part(c.links[0], c.links[1], false) }
+	elsewhere := func(c *core) { c.part(c.links[0], c.attach("c", newCable(), false, addrC), true) }
 	for _, tc := range []struct {
 		name    string
 		packet  []byte
@@ -116,6 +119,9 @@ func TestVerdicts(t *testing.T) {
 		{"ttl just too small", ipv4(addrA, addrB, coreHops, 17, nil), nil, Stats{TTL: 1}},
 		{"ttl just enough", ipv4(addrA, addrB, coreHops+1, 17, nil), nil, Stats{}},
 		{"receiver cut off", ipv4(addrA, addrB, 64, 17, nil), cut, Stats{Cut: 1}},
+		{"parted", ipv4(addrA, addrB, 64, 17, nil), part, Stats{Parted: 1}},
+		{"parted and mended", ipv4(addrA, addrB, 64, 17, nil), mend, Stats{}},
+		{"parted from another", ipv4(addrA, addrB, 64, 17, nil), elsewhere, Stats{}},
 		{"IPv6", append(make([]byte, vnetHeaderLen), 0x60, 0, 0, 0), nil, Stats{NoRoute: 1}},
 		{"19 bytes", ipv4(addrA, addrB, 64, 17, nil)[:vnetHeaderLen+19], nil, Stats{NoRoute: 1}},
 	} {
@@ -149,6 +155,20 @@ func TestCutLosesPacketsUnderWay(t *testing.T) {
 		synctest.Wait()
 		if got := c.stats(); got.Cut != 1 || len(b.in) != 0 {
 			t.Errorf("%d arrived, %+v", len(b.in), got)
+		}
+	})
+}
+
+func TestPartingLosesPacketsUnderWay(t *testing.T) {
+	inBubble(t, Options{Latency: time.Second}, func(c *core, a, b *cable) {
+		a.out <- ipv4(addrA, addrB, 64, 17, nil)
+		b.out <- ipv4(addrB, addrA, 64, 17, nil)
+		synctest.Wait()
+		c.part(c.links[0], c.links[1], true)
+		<-time.After(2 * time.Second)
+		synctest.Wait()
+		if got := c.stats(); got.Parted != 2 || len(a.in)+len(b.in) != 0 {
+			t.Errorf("%d arrived, %+v", len(a.in)+len(b.in), got)
 		}
 	})
 }

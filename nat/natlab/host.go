@@ -39,6 +39,11 @@ func (h *Host) Public() netip.Addr { return h.public }
 // or plugs it in again. Interfaces stay up; packets under way are lost too.
 func (h *Host) Cut(pulled bool) { h.link.cut.Store(pulled) }
 
+// Part makes the internet lose every packet between the public addresses of a and b,
+// in both directions and those under way too, or ends that. Everybody else still
+// reaches both: the two can meet at a relay, but not directly.
+func (l *Lab) Part(a, b *Host, parted bool) { l.core.part(a.link, b.link, parted) }
+
 // Host adds a public host.
 func (l *Lab) Host(name string) (*Host, error) {
 	if err := l.begin(); err != nil {

@@ -254,6 +254,42 @@ func TestCutHostIsAloneUntilPluggedIn(t *testing.T) {
 }
 
 // A packet with a low TTL opens the own router and never reaches the other one.
+func TestPartedHostsReachOnlyOthers(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, Options{})
+	third, err := l.Host("third")
+	if err != nil {
+		t.Fatal(err)
+	}
+	one, two := mustHome(t, l, "one", FullCone), mustHome(t, l, "two", CGNAT)
+	a, b, c := listenUDP(t, one, 9), listenUDP(t, two, 9), listenUDP(t, third, 9)
+	sendTo(t, b, third.Public(), 9, "here I am")
+	_, at := receive(t, c, patience) // the carrier full cone, the router behind it not
+	sendTo(t, b, one.Public(), 9, "opener")
+	receive(t, a, silence)
+	l.Part(two, one, true)
+	sendTo(t, a, at.Addr(), at.Port(), "lost")
+	if got, _ := receive(t, b, silence); got != "" {
+		t.Errorf("got %q although parted", got)
+	}
+	sendTo(t, b, one.Public(), 9, "lost too")
+	if got, _ := receive(t, a, silence); got != "" {
+		t.Errorf("got %q although parted", got)
+	}
+	sendTo(t, c, at.Addr(), at.Port(), "from a third")
+	if got, _ := receive(t, b, patience); got != "from a third" {
+		t.Errorf("got %q", got)
+	}
+	l.Part(one, two, false)
+	sendTo(t, a, at.Addr(), at.Port(), "together")
+	if got, _ := receive(t, b, patience); got != "together" {
+		t.Errorf("got %q", got)
+	}
+	if s := l.Stats(); s.Parted != 2 || s.Cut != 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
 func TestLowTTLOpensOnlyTheOwnRouter(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, Options{})
