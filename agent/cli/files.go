@@ -29,13 +29,17 @@ func remote(text string) (peer, place string) {
 	return text, ""
 }
 
+// stall is how long a fetch waits for a silent device before it asks again: a
+// device that restarted late says so only to a packet of some size.
+const stall = 10 * time.Second
+
 // files returns a client for a peer's shared folders.
 func (c *call) files(peer string) (*fetch.Client, error) {
 	address, err := c.client.resolve(c.ctx, peer)
 	if err != nil {
 		return nil, err
 	}
-	return &fetch.Client{HTTP: c.client.peerClient(app.ShareService), Base: "http://" + address.String()}, nil
+	return &fetch.Client{HTTP: c.client.peerClient(app.ShareService), Base: "http://" + address.String(), Stall: stall}, nil
 }
 
 func list(c *call) error {

@@ -119,8 +119,9 @@ func (o *Overlay) Start() error {
 	if err != nil {
 		return err
 	}
-	// A stateless reset key that outlives restarts tells peers at once that
-	// their session died with the old process (RFC 9000 §10.3).
+	// A stateless reset key that outlives restarts tells peers that their
+	// session died with the old process (RFC 9000 §10.3), with their next
+	// packet of more than 42 bytes: keep-alives are too small to be answered.
 	reset := quic.StatelessResetKey(o.cfg.Device.Derive("stateless reset"))
 	limiter := rate.NewLimiter(handshakeRate, handshakeRate)
 	o.transport = &quic.Transport{

@@ -128,14 +128,18 @@ const attemptLimit = 20 * time.Second
 func (o *Overlay) attempt(to identity.Address, d *dial) {
 	ctx, cancel := context.WithTimeout(o.ctx, attemptLimit)
 	defer cancel()
-	var err error
+	var errs []error
 	for range attempts {
-		var found bool
-		if d.session, found, err = o.try(ctx, to); err == nil || !found {
+		s, found, err := o.try(ctx, to)
+		if err == nil {
+			d.session, errs = s, nil
+			break
+		}
+		if errs = append(errs, err); !found {
 			break
 		}
 	}
-	d.err = err
+	d.err = errors.Join(errs...)
 	o.mu.Lock()
 	if s := o.current(to); d.err != nil && s != nil {
 		// The device called us meanwhile.
