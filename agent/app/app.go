@@ -16,6 +16,9 @@ import (
 	"porchlight/agent/config"
 )
 
+// startLimit is how long the start may take: hooks only open and schedule.
+const startLimit = 10 * time.Second
+
 // stopLimit is how long an orderly end may take.
 const stopLimit = 3 * time.Second
 
@@ -70,7 +73,11 @@ func Run(ctx context.Context, cfg config.Config) error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
 	h := &held{}
 	app := fx.New(graph(cfg, log, h))
-	if err := app.Start(ctx); err != nil {
+	// A signal that comes meanwhile waits for the start: a graph that stands
+	// can be taken down in order, half of one cannot.
+	startCtx, cancelStart := context.WithTimeout(context.WithoutCancel(ctx), startLimit)
+	defer cancelStart()
+	if err := app.Start(startCtx); err != nil {
 		return errors.Join(startError(err), h.close())
 	}
 	<-ctx.Done()

@@ -135,7 +135,7 @@ func TestLimitsAreNamed(t *testing.T) {
 }
 
 func TestStandardErrorIsCut(t *testing.T) {
-	res, _ := run(t, testConfig(), Task{Module: hostile.Flood(2), Limits: Limits{Wall: 300 * time.Millisecond, Stderr: 1000}})
+	res, _ := run(t, testConfig(), Task{Module: hostile.Flood(2), Limits: Limits{Wall: 3 * time.Second, Stderr: 1000}})
 	if want := 1000 + len(stderrCut); len(res.Stderr) != want || res.Stop != StopWall {
 		t.Errorf("%d bytes, stop %q; want %d bytes and %q", len(res.Stderr), res.Stop, want, StopWall)
 	}
