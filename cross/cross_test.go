@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -247,4 +248,20 @@ func TestTheVersionVariableExists(t *testing.T) {
 		}
 	}
 	t.Errorf("no variable %q in %s: name the one that exists in versionVariable and in the Makefile", name, folder)
+}
+
+func TestFailuresAreNotedByPackage(t *testing.T) {
+	var out bytes.Buffer
+	f := &failures{to: &out}
+	text := "ok  \tporchlight/nat/stun\t1.2s\n--- FAIL: TestX (0.00s)\nFAIL\nFAIL\tporchlight/nat\t9.7s\n" +
+		"FAIL\tporchlight/share [build failed]\nFAIL\tporchlight/nat\t9.7s\nFAIL\n"
+	for _, b := range []byte(text) { // as it may come, cut anywhere
+		f.Write([]byte{b})
+	}
+	if want := []string{"nat", "share"}; !slices.Equal(f.packages, want) {
+		t.Errorf("failed: %q, want %q", f.packages, want)
+	}
+	if out.String() != text {
+		t.Errorf("passed on %q", out.String())
+	}
 }

@@ -91,9 +91,53 @@ func (r runner) run(ctx context.Context, patterns []string, listOnly bool) error
 			fmt.Fprintf(r.stdout, "   %s\n", strings.Join(g.packages, " "))
 			continue
 		}
-		failed = append(failed, r.test(ctx, self, g))
+		failed = append(failed, r.testTwice(ctx, self, g))
 	}
 	return errors.Join(failed...)
+}
+
+// testTwice gives the packages of a group that failed a second try, alone. An
+// emulator on a busy machine is slow enough to break what rests on time; what
+// is wrong on the target fails again. The first failure stays in the output.
+func (r runner) testTwice(ctx context.Context, self string, g group) error {
+	watch := &failures{to: r.stdout}
+	r.stdout = watch
+	err := r.test(ctx, self, g)
+	if err == nil || ctx.Err() != nil || len(watch.packages) == 0 || len(watch.packages) > maxAgain {
+		return err
+	}
+	fmt.Fprintf(watch.to, "== %s: once more, alone: %s\n", r.target.Name, strings.Join(watch.packages, " "))
+	r.stdout = watch.to
+	return r.test(ctx, self, group{packages: watch.packages, skip: g.skip})
+}
+
+// maxAgain is how many packages may fail and still be tried again: more are
+// no accident.
+const maxAgain = 3
+
+// failures passes output on and notes which packages "go test" says failed.
+type failures struct {
+	to       io.Writer
+	line     []byte
+	packages []string
+}
+
+// Write implements io.Writer.
+func (f *failures) Write(b []byte) (int, error) {
+	f.line = append(f.line, b...)
+	for {
+		line, rest, whole := bytes.Cut(f.line, []byte("\n"))
+		if !whole {
+			break
+		}
+		f.line = rest
+		if fields := strings.Fields(string(line)); len(fields) >= 2 && fields[0] == "FAIL" {
+			if pkg, ours := strings.CutPrefix(fields[1], module); ours && !slices.Contains(f.packages, pkg) {
+				f.packages = append(f.packages, pkg)
+			}
+		}
+	}
+	return f.to.Write(b)
 }
 
 // test runs one group. Tests are short ones, and not vetted again: the native
