@@ -76,7 +76,9 @@ func TestWritesOverASlowStreamAreDropped(t *testing.T) {
 	l := newTCPLink(ours)
 	stop, done := make(chan struct{}), make(chan struct{})
 	go func() { defer close(done); l.drain(stop) }()
-	for i := range 4 * sendQueue {
+	l.offer([]byte{0, 0, 0, 0})
+	eventually(t, "first packet taken out of the queue", func() bool { return len(l.queue) == 0 })
+	for i := 1; i < 4*sendQueue; i++ {
 		l.offer([]byte{byte(i), 0, 0, 0})
 	}
 	if n := len(l.queue); n != sendQueue {
