@@ -237,7 +237,7 @@ func explainDial(to identity.Address, err error) error {
 
 // add registers a session; nil if there are too many.
 func (o *Overlay) add(conn *quic.Conn, with identity.Address, peer *nat.Peer, dialed bool) *Session {
-	s := &Session{conn: conn, with: with, peer: peer, dialed: dialed, since: time.Now()}
+	s := &Session{conn: conn, with: with, peer: peer, dialed: dialed}
 	s.used.Store(time.Now().UnixNano())
 	o.mu.Lock()
 	full := o.count >= MaxSessions

@@ -24,7 +24,6 @@ type Session struct {
 	with   identity.Address
 	peer   *nat.Peer
 	dialed bool
-	since  time.Time
 
 	streams atomic.Int64
 	used    atomic.Int64 // unix nanoseconds of this process's clock
@@ -35,9 +34,6 @@ func (s *Session) Peer() *nat.Peer { return s.peer }
 
 // Dialed reports whether this device began the session.
 func (s *Session) Dialed() bool { return s.dialed }
-
-// Since is when the session began.
-func (s *Session) Since() time.Time { return s.since }
 
 // RTT is the smoothed round-trip time (RFC 9002 §5.3).
 func (s *Session) RTT() time.Duration { return s.conn.ConnectionStats().SmoothedRTT }
