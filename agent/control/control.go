@@ -54,7 +54,10 @@ type Work interface {
 // Paths tells how packets reach a device.
 type Paths interface {
 	Info(identity.Address) join.Info
+	// Remember keeps a link's hints for the calls that follow.
 	Remember(identity.Link)
+	// Prepare is Remember for a device that may be called soon.
+	Prepare(identity.Link)
 }
 
 // Config is what a Server needs.
@@ -239,7 +242,7 @@ func (s *Server) addContact(_ http.ResponseWriter, r *http.Request) (any, error)
 	}
 	c, err := s.cfg.Contacts.Add(body.Link, body.Name, role)
 	if err == nil {
-		s.cfg.Paths.Remember(body.Link)
+		s.cfg.Paths.Prepare(body.Link)
 	}
 	return c, err
 }

@@ -76,6 +76,7 @@ func (p *paths) become(info join.Info) {
 }
 
 func (p *paths) Remember(l identity.Link) { p.remembered = append(p.remembered, l) }
+func (p *paths) Prepare(l identity.Link)  { p.remembered = append(p.remembered, l) }
 
 type shares struct{ err error }
 

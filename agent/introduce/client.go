@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"sync"
 
 	"porchlight/agent/identity"
 	"porchlight/agent/sealed"
@@ -25,15 +26,21 @@ var (
 // bytes: a ticket has less than 1 KiB.
 const maxRegistration = 4096
 
+// maxEpochs is how many devices' epochs a Client remembers.
+const maxEpochs = 256
+
 // Client makes the requests of the service.
 type Client struct {
 	device *identity.Device
 	http   *http.Client
+
+	learning sync.Mutex
+	learnt   map[identity.Address]sealed.Nonce // as told last; any may be over
 }
 
 // NewClient returns a Client that asks as device.
 func NewClient(device *identity.Device, sessions Sessions) *Client {
-	return &Client{device: device, http: sessions.Client(Service)}
+	return &Client{device: device, http: sessions.Client(Service), learnt: map[identity.Address]sealed.Nonce{}}
 }
 
 // Register asks a rendezvous to introduce others to this device from now on.
@@ -83,18 +90,48 @@ func decode(response *http.Response, limit int64, v any) error {
 // Offer sends an offer to a device by way of a rendezvous, or of the device
 // itself where there is a session, and returns its answer.
 func (c *Client) Offer(ctx context.Context, via, to identity.Address, offer Offer) (Offer, error) {
-	epoch, err := fetchEpoch(ctx, c.http, via, to)
-	if err != nil {
-		return Offer{}, err
+	epoch, known := c.epoch(to)
+	if !known {
+		var err error
+		if epoch, err = c.Learn(ctx, via, to); err != nil {
+			return Offer{}, err
+		}
 	}
 	answer, err := c.exchange(ctx, via, to, offer, epoch)
-	if errors.Is(err, sealed.ErrEpoch) && via != to {
-		// The device began a new epoch since it registered: ask once more.
-		if epoch, err = fetchEpoch(ctx, c.http, via, to); err == nil {
+	if errors.Is(err, sealed.ErrEpoch) {
+		// The device began a new epoch since we, or its rendezvous, were told.
+		if epoch, err = c.Learn(ctx, via, to); err == nil {
 			answer, err = c.exchange(ctx, via, to, offer, epoch)
 		}
 	}
 	return answer, err
+}
+
+// Learn asks a rendezvous, or the device itself, for a device's epoch and
+// remembers it: an offer to it then takes one round trip less.
+func (c *Client) Learn(ctx context.Context, via, of identity.Address) (sealed.Nonce, error) {
+	epoch, err := fetchEpoch(ctx, c.http, via, of)
+	if err != nil {
+		return epoch, err
+	}
+	c.learning.Lock()
+	defer c.learning.Unlock()
+	if _, known := c.learnt[of]; !known && len(c.learnt) >= maxEpochs {
+		for a := range c.learnt {
+			delete(c.learnt, a)
+			break
+		}
+	}
+	c.learnt[of] = epoch
+	return epoch, nil
+}
+
+// epoch returns what was learnt about a device last.
+func (c *Client) epoch(of identity.Address) (sealed.Nonce, bool) {
+	c.learning.Lock()
+	defer c.learning.Unlock()
+	epoch, known := c.learnt[of]
+	return epoch, known
 }
 
 func (c *Client) exchange(ctx context.Context, via, to identity.Address, offer Offer, epoch sealed.Nonce) (Offer, error) {

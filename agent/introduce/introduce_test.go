@@ -308,6 +308,7 @@ func TestAChangedEpochIsFetchedAnewExactlyOnce(t *testing.T) {
 
 	// A rendezvous that lies about the epoch gets a second chance and no third.
 	lies := 0
+	delete(a.learnt, b.address)
 	w.put(r.address, http.HandlerFunc(func(rw http.ResponseWriter, q *http.Request) {
 		if q.URL.Path == "/v1/epoch" {
 			lies++
@@ -321,6 +322,41 @@ func TestAChangedEpochIsFetchedAnewExactlyOnce(t *testing.T) {
 	}
 	if lies != 2 {
 		t.Errorf("asked the liar %d times, want 2", lies)
+	}
+}
+
+func TestAKnownEpochIsNotAskedForAgain(t *testing.T) {
+	w, a, r, b := three(t)
+	if _, err := b.Register(t.Context(), r.address, b.Epoch()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Learn(t.Context(), r.address, b.address); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if _, err := a.Offer(t.Context(), r.address, b.address, Offer{ICE: description(1)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := w.count("GET", "/v1/epoch", r.address); n != 1 {
+		t.Errorf("asked %d times for the epoch, want once", n)
+	}
+}
+
+func TestWhatIsLearntIsBounded(t *testing.T) {
+	w, a, r, b := three(t)
+	w.put(r.address, http.HandlerFunc(func(rw http.ResponseWriter, q *http.Request) {
+		fmt.Fprintf(rw, `{"epoch":"%032d"}`, 7)
+	}))
+	for i := range maxEpochs + 1 {
+		key := bytes.Repeat([]byte{9}, 32)
+		key[0], key[1] = byte(i), byte(i>>8)
+		if _, err := a.Learn(t.Context(), r.address, identity.NewAddress(key, identity.KindDevice)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := a.Learn(t.Context(), r.address, b.address); err != nil || len(a.learnt) != maxEpochs {
+		t.Errorf("%d epochs remembered, %v", len(a.learnt), err)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"porchlight/agent/introduce"
 	"porchlight/nat"
 	"porchlight/nat/ice"
+	"porchlight/nat/stun"
 )
 
 const (
@@ -90,7 +91,7 @@ func (j *Joiner) offer(ctx context.Context, w *way, via identity.Address, answer
 			return fmt.Errorf("rendezvous %s: %w", via.Short(), err)
 		}
 	}
-	attempt, err := j.newAttempt(w)
+	attempt, err := j.newAttempt(w, true)
 	if err != nil {
 		return err
 	}
@@ -115,7 +116,7 @@ func (j *Joiner) Answer(_ context.Context, from identity.Address, offer introduc
 		return introduce.Offer{}, fmt.Errorf("already answering %d offers of %s", maxAttempts, from.Short())
 	}
 	w.doubt(time.Now())
-	attempt, err := j.newAttempt(w)
+	attempt, err := j.newAttempt(w, false)
 	if err == nil && !j.start(func() { j.follow(attempt, offer, peer, fresh) }) {
 		attempt.close()
 		err = errClosed
@@ -156,34 +157,71 @@ type attempt struct {
 	filter atomic.Pointer[ice.Filter]
 }
 
-func (j *Joiner) newAttempt(w *way) (*attempt, error) {
+// openFor is how long the called side leaves it to the caller to come first: a
+// round trip of the caller's by way of a rendezvous, and some more.
+const openFor = 500 * time.Millisecond
+
+// newAttempt prepares one side of an exchange: the caller's or the called.
+func (j *Joiner) newAttempt(w *way, calling bool) (*attempt, error) {
 	candidates := j.cfg.Situation.Candidates()
 	if len(candidates) > introduce.MaxCandidates {
 		candidates = candidates[:introduce.MaxCandidates]
 	}
-	accept := func(from netip.AddrPort) {
-		// The peer may use a pair before we do; its packets are ours.
-		if peer := w.first(); peer != nil {
-			peer.Accept(from)
-		}
-	}
+	mapping, noUDP := j.cfg.Situation.NAT()
 	a := &attempt{j: j, w: w}
-	agent, err := ice.New(ice.Config{
+	cfg := ice.Config{
 		Mux:      j.cfg.Mux,
 		Local:    candidates,
-		OnRemote: accept,
+		OnRemote: a.heard,
+		OnPair:   a.paired,
 		Accept:   a.accept,
 		Logger:   j.cfg.Logger,
-	})
+	}
+	if !calling && !dependent(mapping) {
+		// With a port for each destination the caller could not come first.
+		cfg.OpenFor = openFor
+	}
+	agent, err := ice.New(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("prepare to reach %s: %w", w.to.Short(), err)
 	}
-	mapping, noUDP := j.cfg.Situation.NAT()
 	a.agent = agent
 	a.ours = introduce.Offer{ICE: agent.Local(), Mapping: mapping, NoUDP: noUDP}
 	a.relay = j.relays.open(w, a.ours.ICE)
 	a.ours.Relay = a.relay.addresses()
 	return a, nil
+}
+
+// heard takes the source of a check that knew our password. The other side may
+// use the pair before we do, so its packets are ours; and without any way yet
+// they are answered there.
+func (a *attempt) heard(from netip.AddrPort) {
+	if peer := a.w.first(); peer != nil {
+		peer.Accept(from)
+	}
+	if !a.w.usable() {
+		a.w.use(directRoute(ice.Candidate{Kind: ice.Learnt, Addr: from}))
+	}
+}
+
+// paired takes a pair that works. It is used at once: nomination would cost a
+// round trip, and may still choose a better one.
+func (a *attempt) paired(remote ice.Candidate) {
+	if peer := a.w.first(); peer != nil {
+		peer.Accept(remote.Addr)
+	}
+	if a.w.kind() != nat.KindDirect {
+		a.w.use(directRoute(remote))
+	}
+}
+
+// directRoute describes a pair of which only the far end is known so far.
+func directRoute(remote ice.Candidate) route {
+	return route{
+		path:   nat.Path{Kind: nat.KindDirect, Addr: remote.Addr},
+		local:  ice.Srflx,
+		remote: remote.String(),
+	}
 }
 
 // accept decides which candidates of the other side are checked: those that
@@ -254,11 +292,14 @@ func (a *attempt) linger() {
 	}
 }
 
+// dependent reports whether a router chooses a port for each destination.
+func dependent(mapping string) bool {
+	return mapping == string(stun.AddressDependent) || mapping == string(stun.AddressAndPortDependent)
+}
+
 // verdict says what a failed search means, given both ends' routers.
 func verdict(ours, theirs introduce.Offer) (reason api.Reason, hopeless bool) {
-	random := func(o introduce.Offer) bool {
-		return o.Mapping == "address-dependent" || o.Mapping == "address-and-port-dependent"
-	}
+	random := func(o introduce.Offer) bool { return dependent(o.Mapping) }
 	switch {
 	case ours.NoUDP:
 		return api.UDPBlockedHere, true

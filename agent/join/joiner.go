@@ -134,6 +134,29 @@ func (j *Joiner) Remember(link identity.Link) {
 	})
 }
 
+// prepareLimit ends what a device asks before it is asked to call.
+const prepareLimit = 5 * time.Second
+
+// Prepare remembers a link and asks, of the rendezvous it names that we have a
+// session with, what a call will need: the first one is then a round trip
+// faster.
+func (j *Joiner) Prepare(link identity.Link) {
+	j.Remember(link)
+	for _, v := range link.Via {
+		if j.cfg.Sessions.Current(v.Address) == nil {
+			continue
+		}
+		j.start(func() {
+			ctx, cancel := context.WithTimeout(j.ctx, prepareLimit)
+			defer cancel()
+			if _, err := j.cfg.Introducer.Learn(ctx, v.Address, link.Address); err != nil {
+				j.cfg.Logger.Debug("nothing learnt about a contact", "peer", link.Address.Short(), "err", err)
+			}
+		})
+		return
+	}
+}
+
 // suggest keeps where somebody's link says that a rendezvous is, behind what
 // is known of it: a stranger's word must not displace the owner's.
 func (j *Joiner) suggest(v identity.Via) {

@@ -155,6 +155,13 @@ func (w *way) usable() bool {
 	return w.route.path.Kind != nat.KindNone
 }
 
+// kind is what the present path is.
+func (w *way) kind() nat.Kind {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.route.path.Kind
+}
+
 // use switches all peers to a route, unless it is a relay and there is a
 // route already. It reports whether it was taken.
 func (w *way) use(r route) bool {

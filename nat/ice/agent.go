@@ -16,6 +16,9 @@ import (
 	natstun "porchlight/nat/stun"
 )
 
+// OpenerTTL is how many routers an opener passes: a home's and its carrier's.
+const OpenerTTL = 4
+
 // maxSources is how many sources of authenticated checks one Agent answers.
 // A peer that owns the password could otherwise make us check any number of
 // spoofed sources.
@@ -43,6 +46,17 @@ type Config struct {
 	// our password, as soon as it is heard, also before Connect. It runs
 	// while the socket is being read and must not block.
 	OnRemote func(netip.AddrPort)
+	// OnPair, if set, is called once for each address that answered a check
+	// of ours: packets go there and back. It is told one round trip before
+	// Connect returns, which waits for the pair to be nominated, and runs
+	// while the socket is being read.
+	OnPair func(remote Candidate)
+	// OpenFor is how long from Connect on checks to an address that has not
+	// been heard are mere openers: they pass our own router and die on the
+	// way ([OpenerTTL]). A router that does not filter what comes in gives
+	// the port away to an early packet, so the called side opens and lets
+	// the caller begin. Default: 0, all checks go the whole way.
+	OpenFor time.Duration
 	// Accept decides which signalled candidates are checked, usually
 	// [Filter.Allow]; nil is that of the zero Filter.
 	Accept func(netip.AddrPort) bool
@@ -64,9 +78,11 @@ type Agent struct {
 
 	mu      sync.Mutex
 	used    bool
+	opened  time.Time // when openers end
 	peerKey stun.MessageIntegrity
 	sources map[netip.AddrPort]bool
 	seenAs  map[netip.AddrPort]netip.AddrPort // by whom → our address
+	remote  []Candidate
 }
 
 // engine is an ICE implementation with two pipes to the world.
@@ -126,7 +142,7 @@ func (a *Agent) Connect(ctx context.Context, remote Description, controlling boo
 		return Pair{}, err
 	}
 	remote.Candidates = a.admit(remote.Candidates)
-	if err := a.begin(remote.Pwd); err != nil {
+	if err := a.begin(remote); err != nil {
 		return Pair{}, err
 	}
 	selected, rtt, err := a.engine.connect(ctx, remote, controlling)
@@ -138,14 +154,16 @@ func (a *Agent) Connect(ctx context.Context, remote Description, controlling boo
 	return pair, nil
 }
 
-func (a *Agent) begin(peerPwd string) error {
+func (a *Agent) begin(remote Description) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.used {
 		return ErrUsed
 	}
 	a.used = true
-	a.peerKey = stun.NewShortTermIntegrity(peerPwd)
+	a.opened = time.Now().Add(a.cfg.OpenFor)
+	a.peerKey = stun.NewShortTermIntegrity(remote.Pwd)
+	a.remote = remote.Candidates
 	return nil
 }
 
@@ -209,28 +227,51 @@ func (a *Agent) admitSource(from netip.AddrPort) bool {
 	return true
 }
 
-// admitAnswer verifies an answer and notes how the peer sees us.
+// admitAnswer verifies an answer, notes how the peer sees us and tells about
+// a new pair.
 func (a *Agent) admitAnswer(m *stun.Message, from netip.AddrPort) bool {
+	known, ok := a.noteAnswer(m, from)
+	if ok && !known && a.cfg.OnPair != nil {
+		a.cfg.OnPair(named(a.remote, from))
+	}
+	return ok
+}
+
+func (a *Agent) noteAnswer(m *stun.Message, from netip.AddrPort) (known, ok bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	var mapped stun.XORMappedAddress
 	if a.peerKey == nil || a.peerKey.Check(m) != nil || mapped.GetFrom(m) != nil {
-		return false
+		return false, false
 	}
 	addr, ok := netip.AddrFromSlice(mapped.IP)
 	if !ok {
-		return false
+		return false, false
 	}
+	_, known = a.seenAs[from]
 	a.seenAs[from] = netip.AddrPortFrom(addr.Unmap(), uint16(mapped.Port))
-	return true
+	return known, true
 }
 
 // send takes a message from the engine.
 func (a *Agent) send(b []byte, to netip.AddrPort) error {
-	if isRequest(b) && !a.pacer.allow(to) {
+	if !isRequest(b) {
+		return a.endpoint.Send(b, to)
+	}
+	if !a.pacer.allow(to) {
 		return nil
 	}
+	if a.opening(to) {
+		return a.endpoint.SendTTL(b, to, OpenerTTL)
+	}
 	return a.endpoint.Send(b, to)
+}
+
+// opening says whether a check to an address is to be a mere opener.
+func (a *Agent) opening(to netip.AddrPort) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return !a.sources[to] && time.Now().Before(a.opened)
 }
 
 // isRequest looks at the class bits of a message of the engine's.

@@ -35,6 +35,12 @@ func newDevice(t *testing.T, conn *memnet.Conn, cfg stun.Config) *device {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return readDevice(t, conn, mux)
+}
+
+// readDevice reads conn for mux until the test ends.
+func readDevice(t *testing.T, conn *memnet.Conn, mux *stun.Mux) *device {
+	t.Helper()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

@@ -333,20 +333,25 @@ func (m *Mux) Register(ufrag string, handle func(b []byte, from netip.AddrPort))
 
 // Send sends a Binding message. The answer to a request is expected from to.
 func (e *Endpoint) Send(b []byte, to netip.AddrPort) error {
+	to = canonical(to)
+	if err := e.admit(b, to); err != nil {
+		return err
+	}
+	return e.mux.conn.WriteSTUN(b, to)
+}
+
+// admit refuses what an endpoint may not send, and expects the answer.
+func (e *Endpoint) admit(b []byte, to netip.AddrPort) error {
 	if err := Check(b); err != nil {
 		return err
 	}
-	to = canonical(to)
 	switch messageType(b) {
 	case bindingRequest:
-		if err := e.expect(transactionID(b), to); err != nil {
-			return err
-		}
+		return e.expect(transactionID(b), to)
 	case bindingSuccess, bindingError:
-	default:
-		return ErrNotBinding
+		return nil
 	}
-	return e.mux.conn.WriteSTUN(b, to)
+	return ErrNotBinding
 }
 
 func (e *Endpoint) expect(id TransactionID, to netip.AddrPort) error {
