@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,10 +15,13 @@ import (
 
 // What went wrong with an allocation; errors of this package wrap one of these.
 var (
-	// ErrRefused: the relay does not accept the ticket (expired, used, forged).
-	ErrRefused = errors.New("relay refused the ticket: ask it for a new one")
+	// ErrRefused: the relay does not accept the ticket (expired, used, forged)
+	// or, a stock one, user name and password.
+	ErrRefused = errors.New("relay refused the credentials: ask it for a new ticket, or correct user name and password")
 	// ErrFull: the relay has no room for this client now.
 	ErrFull = errors.New("relay has no room: try another relay or later")
+	// ErrFamily: the relay has no relayed address of that IP version.
+	ErrFamily = errors.New("relay has no address of that ip version: ask for the other, or another relay")
 	// ErrPeerRefused: the relay will not send to that address.
 	ErrPeerRefused = errors.New("relay refused the peer address")
 	// ErrNotPermitted: WriteTo to an address without Permit.
@@ -39,16 +43,31 @@ const (
 
 	permissionRenewal = 4 * time.Minute // of 5, RFC 8656 §9
 	channelRetry      = time.Minute     // after a refused channel
-	sendQueue         = 64              // packets that wait for a TCP connection
 	closeTimeout      = 500 * time.Millisecond
 )
 
 // Options for Allocate.
 type Options struct {
-	Network   string                              // "udp" or "tcp"
+	Network   string                              // "udp", "tcp" or "tls"
+	Family    Family                              // of the relayed address, whatever the way to the relay is: IPv4 if 0
 	Handler   func(b []byte, from netip.AddrPort) // gets what peers send, on one goroutine; must not block; b is valid during the call
 	KeepAlive time.Duration                       // DefaultKeepAlive if 0
 	Logger    *slog.Logger                        // not set: discards
+	TLS       *tls.Config                         // verifies a stock server; not set: by the system's roots
+	Lookup    Lookup                              // finds a stock server's name; not set: the system's resolver
+}
+
+func (o Options) withDefaults() Options {
+	if o.KeepAlive <= 0 {
+		o.KeepAlive = DefaultKeepAlive
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Family == 0 {
+		o.Family = IPv4
+	}
+	return o
 }
 
 // Allocation is an address at a relay through which peers can be reached and
@@ -83,125 +102,72 @@ type Allocation struct {
 	wg      sync.WaitGroup
 }
 
-// packetLink carries whole messages to and from the relay.
-type packetLink interface {
-	read(b []byte) (int, error)
-	write(b []byte) error // may wait on a stream
-	Close() error
-	LocalAddr() net.Addr
-	reliable() bool
-}
-
-type udpLink struct{ *net.UDPConn }
-
-func (l udpLink) read(b []byte) (int, error) { return l.Read(b) }
-func (l udpLink) write(b []byte) error       { _, err := l.Write(b); return err }
-func (udpLink) reliable() bool               { return false }
-
-type tcpLink struct {
-	*streamConn
-	queue chan []byte // packets waiting for the connection
-	spare chan []byte // their buffers, to be used again
-}
-
-func newTCPLink(c net.Conn) tcpLink {
-	return tcpLink{newStreamConn(c), make(chan []byte, sendQueue), make(chan []byte, sendQueue)}
-}
-
-func (l tcpLink) read(b []byte) (int, error) { n, _, err := l.ReadFrom(b); return n, err }
-func (l tcpLink) write(b []byte) error       { _, err := l.WriteTo(b, nil); return err }
-func (tcpLink) reliable() bool               { return true }
-
-// offer queues a packet. When the connection is slower than its user, the
-// newest packet is dropped, as a full router would.
-func (l tcpLink) offer(b []byte) {
-	var buf []byte
-	select {
-	case buf = <-l.spare:
-	default:
-	}
-	select {
-	case l.queue <- append(buf[:0], b...):
-	default:
-	}
-}
-
-// drain writes what offer queued until stop is closed or the connection fails.
-func (l tcpLink) drain(stop <-chan struct{}) {
-	for {
-		select {
-		case <-stop:
-			return
-		case b := <-l.queue:
-			if l.write(b) != nil {
-				return // the connection is closed now; the reader reports it
-			}
-			select {
-			case l.spare <- b:
-			default:
-			}
-		}
-	}
-}
-
 // Allocate opens an allocation with a ticket. The addresses of the ticket are
 // tried in their order within ctx, which bounds only this call.
 func Allocate(ctx context.Context, t Ticket, opts Options) (*Allocation, error) {
-	if opts.KeepAlive <= 0 {
-		opts.KeepAlive = DefaultKeepAlive
-	}
-	if opts.Logger == nil {
-		opts.Logger = slog.New(slog.DiscardHandler)
-	}
-	addrs, err := t.addresses(opts.Network)
+	doors, err := t.doors(opts.Network)
 	if err != nil {
 		return nil, err
 	}
+	return allocateFirst(ctx, t, doors, opts)
+}
+
+// doors are where the ticket's relay is asked over a network.
+func (t Ticket) doors(network string) ([]door, error) {
+	var texts []string
+	switch network {
+	case "udp":
+		texts = t.UDP
+	case "tcp":
+		texts = t.TCP
+	case "tls":
+		texts = t.TLS
+	default:
+		return nil, fmt.Errorf("relay network %q is neither udp, tcp nor tls", network)
+	}
+	var doors []door
+	for i, s := range texts {
+		a, err := netip.ParseAddrPort(s)
+		if err != nil {
+			return nil, fmt.Errorf("relay address in ticket: %w", err)
+		}
+		d := door{addr: a, secure: pinned(t.Pin)}
+		if network == "udp" && i < len(t.Nonces) {
+			d.nonce = t.Nonces[i]
+		}
+		doors = append(doors, d)
+	}
+	if len(doors) == 0 {
+		return nil, fmt.Errorf("ticket names no relay address for %s", network)
+	}
+	return doors, nil
+}
+
+// allocateFirst tries the doors in turn.
+func allocateFirst(ctx context.Context, t Ticket, doors []door, opts Options) (*Allocation, error) {
 	var failures []error
-	for i, server := range addrs {
-		a, err := allocateAt(ctx, t, opts, server, len(addrs)-i)
+	for i, at := range doors {
+		a, err := allocateAt(ctx, t, opts, at, len(doors)-i)
 		if err == nil {
 			return a, nil
 		}
-		failures = append(failures, fmt.Errorf("allocate at relay %s over %s: %w", server, opts.Network, err))
-		if errors.Is(err, ErrRefused) || errors.Is(err, ErrFull) || ctx.Err() != nil {
+		failures = append(failures, fmt.Errorf("allocate at relay %s over %s: %w", at.addr, opts.Network, err))
+		final := errors.Is(err, ErrRefused) || errors.Is(err, ErrFull) || errors.Is(err, ErrFamily)
+		if final || ctx.Err() != nil {
 			break
 		}
 	}
 	return nil, errors.Join(failures...)
 }
 
-func (t Ticket) addresses(network string) ([]netip.AddrPort, error) {
-	texts := t.UDP
-	switch network {
-	case "udp":
-	case "tcp":
-		texts = t.TCP
-	default:
-		return nil, fmt.Errorf("relay network %q is neither udp nor tcp", network)
-	}
-	var addrs []netip.AddrPort
-	for _, s := range texts {
-		a, err := netip.ParseAddrPort(s)
-		if err != nil {
-			return nil, fmt.Errorf("relay address in ticket: %w", err)
-		}
-		addrs = append(addrs, a)
-	}
-	if len(addrs) == 0 {
-		return nil, fmt.Errorf("ticket names no relay address for %s", network)
-	}
-	return addrs, nil
-}
-
-// allocateAt tries one address in its share of the time left.
-func allocateAt(ctx context.Context, t Ticket, opts Options, server netip.AddrPort, left int) (*Allocation, error) {
+// allocateAt tries one door in its share of the time left.
+func allocateAt(ctx context.Context, t Ticket, opts Options, at door, left int) (*Allocation, error) {
 	if deadline, ok := ctx.Deadline(); ok && left > 1 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, time.Until(deadline)/time.Duration(left))
 		defer cancel()
 	}
-	a, err := connect(ctx, t, opts, server)
+	a, err := connect(ctx, t, opts, at)
 	if err != nil {
 		return nil, err
 	}
@@ -214,14 +180,15 @@ func allocateAt(ctx context.Context, t Ticket, opts Options, server netip.AddrPo
 }
 
 // connect opens the way to the relay and begins to read from it.
-func connect(ctx context.Context, t Ticket, opts Options, server netip.AddrPort) (*Allocation, error) {
-	link, err := dialLink(ctx, opts.Network, server)
+func connect(ctx context.Context, t Ticket, opts Options, at door) (*Allocation, error) {
+	opts = opts.withDefaults()
+	link, err := dialLink(ctx, opts.Network, at)
 	if err != nil {
 		return nil, err
 	}
 	a := &Allocation{
-		opts: opts, conn: link, server: server, log: opts.Logger,
-		creds:    newCredentials(t),
+		opts: opts, conn: link, server: at.addr, log: opts.Logger,
+		creds:    newCredentials(t, at.nonce),
 		pending:  make(map[[12]byte]chan message),
 		permits:  make(map[netip.Addr]time.Time),
 		channels: make(map[netip.AddrPort]*channel),
@@ -236,18 +203,6 @@ func connect(ctx context.Context, t Ticket, opts Options, server netip.AddrPort)
 		go func() { defer a.wg.Done(); l.drain(a.closed) }()
 	}
 	return a, nil
-}
-
-func dialLink(ctx context.Context, network string, server netip.AddrPort) (packetLink, error) {
-	d := net.Dialer{Timeout: requestTime}
-	c, err := d.DialContext(ctx, network, server.String())
-	if err != nil {
-		return nil, fmt.Errorf("dial relay: %w", err)
-	}
-	if u, ok := c.(*net.UDPConn); ok {
-		return udpLink{u}, nil
-	}
-	return newTCPLink(c), nil
 }
 
 // RelayedAddr is the address at which peers reach us.

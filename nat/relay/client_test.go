@@ -23,7 +23,7 @@ func TestAllocateTakesOneRoundTripWithTheTicketsNonceAndTwoWithout(t *testing.T)
 		{"nonce of udp, tcp", "tcp", func(n string) string { return n }, 2},
 	} {
 		ticket := s.Ticket(Grant{Client: "a"})
-		ticket.Nonce = c.nonce(ticket.Nonce)
+		ticket.Nonces[0] = c.nonce(ticket.Nonces[0])
 		a, err := tryAllocate(t, ticket, c.network, nil)
 		if err != nil {
 			t.Fatalf("%s: %v", c.name, err)

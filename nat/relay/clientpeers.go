@@ -34,6 +34,8 @@ func (a *Allocation) Permit(ctx context.Context, peer netip.Addr) error {
 	switch {
 	case known:
 		return nil
+	case familyOf(peer) != a.opts.Family: // RFC 8656 §10.1: a socket has one
+		return fmt.Errorf("permit %v: %w: this allocation is %v", peer, ErrPeerRefused, a.opts.Family)
 	case full:
 		return fmt.Errorf("permit %v: %w", peer, ErrTooMany)
 	}

@@ -53,6 +53,8 @@ type current struct {
 	size      int
 	msg       message
 	lifetime  time.Duration
+	family    Family // of the relayed address asked for
+	code      uint16 // what an error is to say in place of pion's 508; 0: that
 	claim     claim
 	username  string
 	key       []byte
@@ -233,6 +235,9 @@ func (f *front) mayAnswer(m message) bool {
 	if f.cur.synthetic {
 		return false
 	}
+	if f.cur.code != 0 && m.kind == typeAllocate|classError {
+		m.setErrorCode(f.cur.code)
+	}
 	if m.kind == typeAllocate|classSuccess || m.kind == typeRefresh|classSuccess && f.cur.lifetime > 0 {
 		if r := f.find(f.cur.src); r != nil {
 			r.expires.Store(int64(f.srv.since() + f.cur.lifetime))
@@ -303,19 +308,17 @@ func (f *front) AllocateConn(string, int) (net.Conn, net.Addr, error) {
 }
 
 // AllocatePacketConn opens the relayed socket for the request at hand, which
-// has been authenticated. pion answers errors with 508.
+// has been authenticated. pion always asks for "udp4"; the family that the
+// client wants stands in the request, which is still at hand.
 func (f *front) AllocatePacketConn(string, int) (net.PacketConn, net.Addr, error) {
-	m := f.cur.msg
-	transport, family := m.attribute(attrTransport), m.attribute(attrFamily)
-	udp := len(transport) == 4 && transport[0] == 17
-	v4 := family == nil || family[0] == 1
-	if !udp || !v4 || m.has(attrEvenPort) || m.has(attrReservation) {
-		f.srv.count.refuse(unsupported)
-		return nil, nil, errUnsupported
+	why, err := f.supports(f.cur.msg)
+	var r *relayed
+	if err == nil {
+		r, why, err = f.srv.open(f)
 	}
-	r, why, err := f.srv.open(f)
 	if err != nil {
 		f.srv.count.refuse(why)
+		f.cur.code = why.code()
 		return nil, nil, err
 	}
 	f.mu.Lock()
@@ -325,6 +328,25 @@ func (f *front) AllocatePacketConn(string, int) (net.PacketConn, net.Addr, error
 		f.conn.SetReadDeadline(time.Time{})
 	}
 	return r, net.UDPAddrFromAddrPort(r.public), nil
+}
+
+// supports notes which family of relayed address a request wants (RFC 8656
+// §7.2), and refuses what is not offered here.
+func (f *front) supports(m message) (reason, error) {
+	transport, family := m.attribute(attrTransport), m.attribute(attrFamily)
+	udp := len(transport) == 4 && transport[0] == 17
+	if !udp || m.has(attrEvenPort) || m.has(attrReservation) {
+		return unsupported, errUnsupported
+	}
+	f.cur.family = IPv4
+	if len(family) > 0 {
+		f.cur.family = Family(family[0])
+	}
+	known := f.cur.family == IPv4 || f.cur.family == IPv6
+	if !known || !f.srv.side(f.cur.family).public.IsValid() {
+		return noFamily, errUnsupported
+	}
+	return 0, nil
 }
 
 func (f *front) find(src netip.AddrPort) *relayed {
@@ -351,17 +373,3 @@ func (f *front) LocalAddr() net.Addr                { return f.conn.LocalAddr() 
 func (f *front) SetDeadline(t time.Time) error      { return f.conn.SetDeadline(t) }
 func (f *front) SetReadDeadline(t time.Time) error  { return f.conn.SetReadDeadline(t) }
 func (f *front) SetWriteDeadline(t time.Time) error { return f.conn.SetWriteDeadline(t) }
-
-func addrPort(a net.Addr) (netip.AddrPort, bool) {
-	switch a := a.(type) {
-	case *net.UDPAddr:
-		return unmap(a.AddrPort()), true
-	case *net.TCPAddr:
-		return unmap(a.AddrPort()), true
-	}
-	return netip.AddrPort{}, false
-}
-
-func unmap(a netip.AddrPort) netip.AddrPort {
-	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
-}

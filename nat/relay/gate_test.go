@@ -41,7 +41,7 @@ func TestReflectionFactorIsAtMostOne(t *testing.T) {
 	defer conn.Close()
 	const challengeSize = 120 // the 401 with realm and nonce
 	stock := []stun.Setter{request(stun.MethodAllocate), transportUDP()}
-	nonce := stun.NewNonce(s.nonce())
+	nonce := stun.NewNonce(s.nonceFor(loopback))
 	worst := 0.0
 	for _, c := range []struct {
 		name string
@@ -181,25 +181,35 @@ func TestShortLifetimesAreRefused(t *testing.T) {
 
 func TestUnsupportedAllocationsAreRefused(t *testing.T) {
 	s := startServer(t, Config{})
-	for name, extra := range map[string]stun.Setter{
-		"even port":   stun.RawAttribute{Type: stun.AttrEvenPort, Value: []byte{0x80}},
-		"reservation": stun.RawAttribute{Type: stun.AttrReservationToken, Value: make([]byte, 8)},
-		"ipv6":        stun.RawAttribute{Type: stun.AttrRequestedAddressFamily, Value: []byte{2, 0, 0, 0}},
-		"tcp":         stun.RawAttribute{Type: stun.AttrRequestedTransport, Value: []byte{6, 0, 0, 0}},
+	for name, c := range map[string]struct {
+		extra stun.Setter
+		want  error
+		why   reason
+	}{
+		"even port":      {stun.RawAttribute{Type: stun.AttrEvenPort, Value: []byte{0x80}}, ErrFull, unsupported},
+		"reservation":    {stun.RawAttribute{Type: stun.AttrReservationToken, Value: make([]byte, 8)}, ErrFull, unsupported},
+		"tcp":            {stun.RawAttribute{Type: stun.AttrRequestedTransport, Value: []byte{6, 0, 0, 0}}, ErrFull, unsupported},
+		"ipv6":           {stun.RawAttribute{Type: stun.AttrRequestedAddressFamily, Value: []byte{2, 0, 0, 0}}, ErrFamily, noFamily},
+		"unknown family": {stun.RawAttribute{Type: stun.AttrRequestedAddressFamily, Value: []byte{3, 0, 0, 0}}, ErrFamily, noFamily},
+		"family zero":    {stun.RawAttribute{Type: stun.AttrRequestedAddressFamily, Value: []byte{0, 0, 0, 0}}, ErrFamily, noFamily},
 	} {
 		ticket := s.Ticket(Grant{Client: name})
-		a, err := connect(within(t, patience), ticket, Options{Network: "udp", KeepAlive: time.Minute, Logger: s.log},
-			netip.MustParseAddrPort(ticket.UDP[0]))
+		a, err := connect(within(t, patience), ticket, Options{Network: "udp", KeepAlive: time.Minute},
+			door{addr: netip.MustParseAddrPort(ticket.UDP[0])})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := a.handshake(within(t, patience), extra); !errors.Is(err, ErrFull) {
-			t.Errorf("%s: %v", name, err)
+		before := refusals(s, c.why)
+		if err := a.handshake(within(t, patience), c.extra); !errors.Is(err, c.want) {
+			t.Errorf("%s: %v, want %v", name, err, c.want)
+		}
+		if n := refusals(s, c.why); n != before+1 {
+			t.Errorf("%s: counted %d times as %s", name, n-before, reasonNames[c.why])
 		}
 		a.Close()
 	}
-	if n := refusals(s, unsupported); n != 4 || s.Stats().Allocations != 0 {
-		t.Errorf("stats %+v", s.Stats())
+	if n := s.Stats().Allocations; n != 0 {
+		t.Errorf("%d allocations", n)
 	}
 }
 
@@ -209,7 +219,7 @@ func TestAnotherTicketCannotTakeOverAnAllocation(t *testing.T) {
 	s := startServer(t, Config{})
 	a := allocate(t, s, Grant{Client: "a"}, "udp", nil)
 	stranger := s.Ticket(Grant{Client: "b"})
-	theirs := newCredentials(stranger)
+	theirs := newCredentials(stranger, "")
 	a.creds.mu.Lock()
 	a.creds.username, a.creds.key = stranger.Username, theirs.key
 	a.creds.mu.Unlock()
@@ -364,7 +374,7 @@ func TestAStreamThatIsNotReadIsClosed(t *testing.T) {
 
 func TestAccounts(t *testing.T) {
 	now := time.Now()
-	a := newAccount(ClassLimits{BytesPerSecond: 1000, BurstBytes: 2000, BytesPerDay: 5000}, now)
+	a := newAccount(Stranger, ClassLimits{BytesPerSecond: 1000, BurstBytes: 2000, BytesPerDay: 5000}, now)
 	for i, c := range []struct {
 		n    int
 		at   time.Duration
@@ -383,6 +393,27 @@ func TestAccounts(t *testing.T) {
 	}
 }
 
+// Strangers with many keys fill the table of accounts, and lock out each other.
+func TestManyStrangersDoNotLockAFriendOut(t *testing.T) {
+	s := startServer(t, Config{})
+	s.mu.Lock()
+	for i := range maxAccounts {
+		a := newAccount(Stranger, s.cfg.Limits.Stranger, s.now())
+		a.bytes = int64(1 + i)
+		s.accounts[clientTag(binary.BigEndian.AppendUint64(nil, uint64(i)))] = a
+	}
+	s.mu.Unlock()
+	if _, err := tryAllocate(t, s.Ticket(Grant{Client: "stranger"}), "udp", nil); !errors.Is(err, ErrFull) || refusals(s, allFull) != 1 {
+		t.Errorf("one stranger more: %v", err)
+	}
+	allocate(t, s, Grant{Client: "friend", Class: Friend}, "udp", nil)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.accounts[clientTag{}]; ok || len(s.accounts) != maxAccounts {
+		t.Errorf("%d accounts, that with the fewest bytes among them: %v", len(s.accounts), ok)
+	}
+}
+
 func TestConfigIsChecked(t *testing.T) {
 	pc, err := net.ListenPacket("udp4", "127.0.0.1:0")
 	if err != nil {
@@ -393,7 +424,11 @@ func TestConfigIsChecked(t *testing.T) {
 	for name, cfg := range map[string]Config{
 		"no sockets":       {RelayIP: loopback},
 		"no relay address": {UDP: udp},
-		"ipv6 relay":       {UDP: udp, RelayIP: netip.IPv6Loopback()},
+		"ipv6 as ipv4":     {UDP: udp, RelayIP: netip.IPv6Loopback()},
+		"ipv4 as ipv6":     {UDP: udp, RelayIP6: loopback},
+		"mapped as ipv6":   {UDP: udp, RelayIP6: netip.MustParseAddr("::ffff:44.128.0.1")},
+		"zoned ipv6":       {UDP: udp, RelayIP6: netip.MustParseAddr("fe80::1%eth0")},
+		"ipv6 bound ipv4":  {UDP: udp, RelayIP6: netip.IPv6Loopback(), ListenIP6: loopback},
 		"empty range":      {UDP: udp, RelayIP: loopback, MinPort: 2, MaxPort: 1},
 		"half a range":     {UDP: udp, RelayIP: loopback, MaxPort: 1},
 	} {

@@ -44,8 +44,13 @@ type relayed struct {
 
 var _ net.PacketConn = (*relayed)(nil)
 
-// mayReach applies the ticket's restriction to one peer.
+// mayReach applies the ticket's restriction to one peer, and that of the
+// family: an IPv4 socket reaches no IPv6 address, in whatever form it is
+// written (RFC 8656 §10.1).
 func (r *relayed) mayReach(peer netip.Addr) bool {
+	if !peer.IsValid() || peer.Is4In6() || peer.Is4() != r.public.Addr().Is4() {
+		return false
+	}
 	return !r.claim.peer.IsValid() || r.claim.peer == peer
 }
 
@@ -191,9 +196,14 @@ func (r *relayed) SetWriteDeadline(time.Time) error { return errors.ErrUnsupport
 // portTries is how often a taken port is answered with another choice.
 const portTries = 16
 
-// listenRelayed binds a socket at ip: a port of the range chosen by a secret
-// random source, or the kernel's choice if there is no range.
+// listenRelayed binds a socket at ip, for its IP version alone: a port of the
+// range chosen by a secret random source, or the kernel's choice if there is no
+// range.
 func listenRelayed(ip netip.Addr, minPort, maxPort uint16) (*net.UDPConn, error) {
+	network := "udp6"
+	if ip.Is4() {
+		network = "udp4"
+	}
 	var last error
 	for range portTries {
 		port := uint16(0)
@@ -202,7 +212,7 @@ func listenRelayed(ip netip.Addr, minPort, maxPort uint16) (*net.UDPConn, error)
 			rand.Read(b[:])
 			port = minPort + uint16(binary.BigEndian.Uint32(b[:])%(uint32(maxPort)-uint32(minPort)+1))
 		}
-		c, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(ip, port)))
+		c, err := net.ListenUDP(network, net.UDPAddrFromAddrPort(netip.AddrPortFrom(ip, port)))
 		if err == nil {
 			return c, nil
 		}

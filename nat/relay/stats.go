@@ -11,7 +11,8 @@ const (
 	controlRate                // too many requests on one allocation
 	shortRequest               // the reply would have been longer than the request
 	noAllocation               // data or indication from a source without allocation
-	unsupported                // IPv6, TCP allocation, EVEN-PORT, reservation, short lifetime
+	unsupported                // TCP allocation, EVEN-PORT, reservation, short lifetime
+	noFamily                   // a relayed address of an IP version we do not have
 	forged                     // ticket not ours
 	otherStart                 // ticket from another start of the relay
 	expired                    // ticket expired
@@ -40,16 +41,28 @@ const (
 // reasonNames are the keys of Stats.Refused.
 var reasonNames = [reasonCount]string{
 	"malformed", "unproven_rate", "control_rate", "short_request", "no_allocation",
-	"unsupported", "forged", "other_start", "expired", "replayed", "wrong_user",
+	"unsupported", "family", "forged", "other_start", "expired", "replayed", "wrong_user",
 	"bad_request", "full", "per_client", "per_prefix", "connections", "no_port",
 	"quota", "peer_address", "peer_port", "peers", "unsolicited", "rate",
 	"oversize", "idle", "lapsed", "replaced", "send_failed",
 }
 
+// code is the error code of an Allocate that was refused (RFC 8656 §19); 0
+// for pion's own choice, 508 Insufficient Capacity.
+func (r reason) code() uint16 {
+	switch r {
+	case noFamily:
+		return 440 // Address Family not Supported
+	case perClient, perPrefix, quota:
+		return 486 // Allocation Quota Reached
+	}
+	return 0
+}
+
 // Stats is a snapshot. Counters run since the start of the server.
 type Stats struct {
 	Allocations int `json:"allocations"` // now
-	Connections int `json:"connections"` // TCP, now
+	Connections int `json:"connections"` // TCP and TLS, now
 
 	BytesToPeers     int64 `json:"bytes_to_peers"` // payload
 	BytesToClients   int64 `json:"bytes_to_clients"`

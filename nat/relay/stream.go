@@ -2,6 +2,7 @@ package relay
 
 import (
 	"bufio"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -65,4 +66,13 @@ func (s *streamConn) WriteTo(b []byte, _ net.Addr) (int, error) {
 		return n, fmt.Errorf("write turn frame: %w", err)
 	}
 	return n, nil
+}
+
+// Close never waits. TLS would say goodbye first, for up to 5 s to a peer that
+// does not read; messages say themselves where they end.
+func (s *streamConn) Close() error {
+	if c, ok := s.Conn.(*tls.Conn); ok {
+		return c.NetConn().Close()
+	}
+	return s.Conn.Close()
 }

@@ -33,15 +33,21 @@ func (Secret) GoString() string { return "[redacted]" }
 // LogValue hides the text from slog.
 func (Secret) LogValue() slog.Value { return slog.StringValue("[redacted]") }
 
-// Ticket allows its holder one allocation over UDP and one over TCP. It
+// Ticket allows its holder one allocation over UDP and one over TCP or TLS. It
 // travels to the client over an authenticated session.
 type Ticket struct {
 	Username string   `json:"username"`
 	Password Secret   `json:"password"`
 	Realm    string   `json:"realm"`
-	Nonce    string   `json:"nonce,omitempty"` // spares the first round trip over UDP; may be stale or missing
-	UDP      []string `json:"udp,omitempty"`   // "ip:port", best first
-	TCP      []string `json:"tcp,omitempty"`   // "ip:port", best first
+	UDP      []string `json:"udp,omitempty"` // "ip:port", best first
+	TCP      []string `json:"tcp,omitempty"` // "ip:port", best first
+	TLS      []string `json:"tls,omitempty"` // "ip:port", best first
+	// Nonces stand beside UDP. Each spares the first round trip there; it may
+	// be stale, empty or missing.
+	Nonces []string `json:"nonces,omitempty"`
+	// Pin is the SHA-256 of the certificate at TLS, in unpadded URL-safe
+	// base64: the only one the client accepts.
+	Pin string `json:"pin,omitempty"`
 	// ExpiresIn counts from the moment the ticket was made. A running
 	// allocation outlives its ticket.
 	ExpiresIn time.Duration `json:"expires_in_ns"`
@@ -59,7 +65,7 @@ const (
 // Grant says for whom a ticket is.
 type Grant struct {
 	Client string        // stable tag of the client's key; limits are counted by it
-	Peer   netip.Addr    // the only IPv4 address the client may reach; zero: any public one
+	Peer   netip.Addr    // the only address the client may reach; zero: any public one
 	Class  Class         // Stranger if not set
 	TTL    time.Duration // DefaultTicketTTL if 0, at most MaxTicketTTL
 }
@@ -92,7 +98,7 @@ var (
 
 const (
 	claimSize     = 8 + 4 + 8 + 1 + 8
-	maxUsername   = 64 // characters; ours have 39 or 44
+	maxUsername   = 64 // characters; ours have 39, 44 or 60
 	passwordBytes = sha256.Size
 )
 
@@ -124,16 +130,12 @@ func (m *mint) issue(g Grant) (username string, password Secret, ttl time.Durati
 	rand.Read(session[:])
 	tag := tagOf(g.Client)
 
-	b := append(make([]byte, 0, claimSize+4), m.epoch[:]...)
+	b := append(make([]byte, 0, claimSize+16), m.epoch[:]...)
 	b = binary.BigEndian.AppendUint32(b, uint32((m.since()+ttl)/time.Second))
 	b = append(b, session[:]...)
 	b = append(b, byte(g.Class))
 	b = append(b, tag[:]...)
-	if peer := g.Peer.Unmap(); peer.Is4() {
-		b = append(b, peer.AsSlice()...)
-	} else if peer.IsValid() { // cannot be reached: no peer at all, rather than any
-		b = append(b, 0, 0, 0, 0)
-	}
+	b = append(b, g.Peer.Unmap().AsSlice()...)
 	username = base64.RawURLEncoding.EncodeToString(b)
 	return username, m.password(username), ttl
 }
@@ -152,7 +154,7 @@ func (m *mint) read(username string) (claim, error) {
 		return claim{}, errForged
 	}
 	b, err := base64.RawURLEncoding.Strict().DecodeString(username)
-	if err != nil || len(b) != claimSize && len(b) != claimSize+4 {
+	if err != nil || len(b) != claimSize && len(b) != claimSize+4 && len(b) != claimSize+16 {
 		return claim{}, errForged
 	}
 	if [8]byte(b) != m.epoch {
@@ -165,7 +167,7 @@ func (m *mint) read(username string) (claim, error) {
 		client:  clientTag(b[21:]),
 	}
 	if len(b) > claimSize {
-		c.peer = netip.AddrFrom4([4]byte(b[claimSize:]))
+		c.peer, _ = netip.AddrFromSlice(b[claimSize:])
 	}
 	if c.class > Friend {
 		return claim{}, errForged

@@ -14,7 +14,7 @@ func TestTicketsAreRefused(t *testing.T) {
 	other := startServer(t, Config{Secret: "one secret for two starts"})
 	moved := func(tk Ticket) Ticket {
 		home := s.Ticket(Grant{Client: "a"})
-		tk.UDP, tk.TCP, tk.Nonce = home.UDP, home.TCP, home.Nonce
+		tk.UDP, tk.TCP, tk.Nonces = home.UDP, home.TCP, home.Nonces
 		return tk
 	}
 	for _, c := range []struct {

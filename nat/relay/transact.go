@@ -41,9 +41,9 @@ type credentials struct {
 	key   stun.MessageIntegrity
 }
 
-func newCredentials(t Ticket) credentials {
+func newCredentials(t Ticket, nonce string) credentials {
 	return credentials{
-		username: t.Username, password: t.Password, realm: t.Realm, nonce: t.Nonce,
+		username: t.Username, password: t.Password, realm: t.Realm, nonce: nonce,
 		key: stun.NewLongTermIntegrity(t.Username, t.Realm, string(t.Password)),
 	}
 }
@@ -55,17 +55,21 @@ func (c *credentials) known() bool {
 	return c.nonce != "" && c.realm != ""
 }
 
-// learn takes realm and nonce from a 401 or 438.
-func (c *credentials) learn(m message) {
+// learn takes realm and nonce from a 401 or 438, and reports whether a request
+// signed anew may fare better: after 438 always, after 401 with another realm.
+func (c *credentials) learn(m message) (again bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	again = m.errorCode() == 438
 	if nonce := m.attribute(attrNonce); len(nonce) > 0 {
 		c.nonce = string(nonce)
 	}
 	if realm := m.attribute(attrRealm); len(realm) > 0 && string(realm) != c.realm {
 		c.realm = string(realm)
 		c.key = stun.NewLongTermIntegrity(c.username, c.realm, string(c.password))
+		again = true
 	}
+	return again
 }
 
 func (c *credentials) setters() (set []stun.Setter, key stun.MessageIntegrity) {
@@ -78,6 +82,14 @@ func (c *credentials) setters() (set []stun.Setter, key stun.MessageIntegrity) {
 
 func lifetime(seconds uint32) stun.Setter {
 	return stun.RawAttribute{Type: stun.AttrLifetime, Value: binary.BigEndian.AppendUint32(nil, seconds)}
+}
+
+// setter writes REQUESTED-ADDRESS-FAMILY where it says more than its absence.
+func (f Family) setter() []stun.Setter {
+	if f == IPv4 {
+		return nil
+	}
+	return []stun.Setter{stun.RawAttribute{Type: stun.AttrRequestedAddressFamily, Value: []byte{byte(f), 0, 0, 0}}}
 }
 
 func transportUDP() stun.Setter {
@@ -101,7 +113,8 @@ func (a *Allocation) handshake(ctx context.Context, extra ...stun.Setter) error 
 			return err
 		}
 	}
-	set := append(extra, transportUDP(), lifetime(defaultLifetime))
+	set := append(extra, a.opts.Family.setter()...)
+	set = append(set, transportUDP(), lifetime(defaultLifetime))
 	reply, err := a.request(ctx, typeAllocate, set...)
 	if err != nil {
 		return err
@@ -109,6 +122,10 @@ func (a *Allocation) handshake(ctx context.Context, extra ...stun.Setter) error 
 	relayed, ok := reply.address(attrRelayed)
 	if !ok {
 		return fmt.Errorf("%w: reply without relayed address", errMalformed)
+	}
+	if got := familyOf(relayed.Addr()); got != a.opts.Family {
+		a.refresh(ctx, 0)
+		return fmt.Errorf("%w: it gave %v", ErrFamily, got)
 	}
 	a.relayed = relayed
 	a.mapped, _ = reply.address(attrMapped)
@@ -130,10 +147,18 @@ func (a *Allocation) challenge(ctx context.Context) error {
 		return err
 	}
 	if reply.errorCode() != 401 {
-		return replyError(reply)
+		return challengeError(reply)
 	}
 	a.creds.learn(reply)
 	return nil
+}
+
+// challengeError is for a relay that does not ask who we are.
+func challengeError(m message) error {
+	if m.errorCode() == 0 {
+		return fmt.Errorf("%w: it asks for none", ErrRefused)
+	}
+	return replyError(m)
 }
 
 func (a *Allocation) refresh(ctx context.Context, seconds uint32) (message, error) {
@@ -166,8 +191,7 @@ func (a *Allocation) signed(ctx context.Context, method uint16, set []stun.Sette
 	if reply.kind == method|classSuccess {
 		return reply, verify(reply, key)
 	}
-	if code := reply.errorCode(); code == 438 || code == 401 && reply.has(attrNonce) {
-		a.creds.learn(reply)
+	if code := reply.errorCode(); (code == 438 || code == 401) && a.creds.learn(reply) {
 		return message{}, errStale
 	}
 	return message{}, replyError(reply)
@@ -192,6 +216,8 @@ func replyError(m message) error {
 	switch code {
 	case 486, 508, 300:
 		return fmt.Errorf("%w (%d)", ErrFull, code)
+	case 440:
+		return fmt.Errorf("%w (%d)", ErrFamily, code)
 	case 437:
 		return fmt.Errorf("%w (%d)", ErrLost, code)
 	case 403, 443, 0:

@@ -113,6 +113,14 @@ func (m message) errorCode() int {
 	return int(v[2]&7)*100 + int(v[3])
 }
 
+// setErrorCode overwrites the number in ERROR-CODE, if there is one. Only for
+// messages without MESSAGE-INTEGRITY and FINGERPRINT, as pion's errors are.
+func (m message) setErrorCode(code uint16) {
+	if v := m.attribute(attrErrorCode); len(v) >= 4 && !m.has(attrIntegrity) {
+		v[2], v[3] = byte(code/100), byte(code%100)
+	}
+}
+
 // address decodes an XOR-…-ADDRESS attribute (RFC 8489 §14.2).
 func (m message) address(kind uint16) (netip.AddrPort, bool) {
 	v := m.attribute(kind)

@@ -43,19 +43,30 @@ func publicPeer(a netip.Addr) bool {
 // NTP, SNMP…); 443 is where peers listen to look ordinary.
 func peerPortAllowed(port uint16) bool { return port >= 1024 || port == 443 }
 
-// ownAddresses is the set of addresses of this device, with the broadcast
-// addresses of its networks; renewed while the server runs.
+// ownAddresses is what this device is at, and stands in: its addresses, the
+// broadcast addresses of its networks, and the IPv6 networks around it; renewed
+// while the server runs.
 type ownAddresses struct {
 	fixed []netip.Addr
-	set   atomic.Pointer[map[netip.Addr]struct{}]
+	now   atomic.Pointer[surroundings]
 }
+
+type surroundings struct {
+	addrs map[netip.Addr]struct{}
+	nets6 []netip.Prefix
+}
+
+// home6 is the length of the IPv6 prefix that a home usually gets (RFC 6177).
+// Devices in it have public addresses behind the home's firewall, and a relay
+// in the home stands inside that.
+const home6 = 56
 
 // renew reads the interfaces again. If the kernel refuses, the addresses from
 // the configuration remain.
 func (o *ownAddresses) renew() {
-	set := make(map[netip.Addr]struct{})
+	now := &surroundings{addrs: make(map[netip.Addr]struct{})}
 	for _, a := range o.fixed {
-		set[a.Unmap()] = struct{}{}
+		now.add(a)
 	}
 	addrs, _ := net.InterfaceAddrs()
 	for _, a := range addrs {
@@ -64,21 +75,33 @@ func (o *ownAddresses) renew() {
 			continue
 		}
 		ip, _ := netip.AddrFromSlice(ipnet.IP)
-		set[ip.Unmap()] = struct{}{}
+		now.add(ip)
 		if last, ok := broadcast(ipnet); ok {
-			set[last] = struct{}{}
+			now.add(last)
 		}
 	}
-	o.set.Store(&set)
+	o.now.Store(now)
+}
+
+func (s *surroundings) add(a netip.Addr) {
+	a = a.Unmap()
+	s.addrs[a] = struct{}{}
+	if !globalUnicast6.Contains(a) {
+		return
+	}
+	home, _ := a.Prefix(home6)
+	if !slices.Contains(s.nets6, home) {
+		s.nets6 = append(s.nets6, home)
+	}
 }
 
 func (o *ownAddresses) contains(a netip.Addr) bool {
-	set := o.set.Load()
-	if set == nil {
+	now := o.now.Load()
+	if now == nil {
 		return false
 	}
-	_, own := (*set)[a]
-	return own
+	_, own := now.addrs[a]
+	return own || slices.ContainsFunc(now.nets6, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
 // broadcast is the last address of an IPv4 network of at least four addresses.
@@ -96,24 +119,36 @@ func broadcast(n *net.IPNet) (netip.Addr, bool) {
 
 // peerRule decides about destinations for one server.
 type peerRule struct {
-	relayIP netip.Addr
-	own     ownAddresses
-	allow   func(netip.Addr) bool // may be nil
+	relays []netip.Addr // the public addresses of the server
+	own    ownAddresses
+	allow  func(netip.Addr) bool // may be nil
+}
+
+// newPeerRule is not copied: it reads the interfaces again later.
+func newPeerRule(cfg Config) *peerRule {
+	r := &peerRule{allow: cfg.AllowPeer}
+	for _, a := range []netip.Addr{cfg.RelayIP, cfg.RelayIP6} {
+		if a.IsValid() {
+			r.relays = append(r.relays, a)
+		}
+	}
+	r.own.fixed = append([]netip.Addr{cfg.ListenIP, cfg.ListenIP6}, r.relays...)
+	r.own.renew()
+	return r
 }
 
 // mayPermit answers a request for a permission, which names only an address.
-// The relay's own address passes: which of its ports may be reached is decided
+// The relay's own addresses pass: which of its ports may be reached is decided
 // at each packet.
 func (r *peerRule) mayPermit(a netip.Addr) bool {
-	return a == r.relayIP || r.maySend(a)
+	return slices.Contains(r.relays, a) || r.maySend(a)
 }
 
 // maySend answers for a packet to an address that is not a relayed socket of
-// this server.
+// this server. Whether the sending socket has the right family was asked before.
 func (r *peerRule) maySend(a netip.Addr) bool {
-	if r.allow != nil && a.Is4() && r.allow(a) {
+	if r.allow != nil && !a.Is4In6() && r.allow(a) {
 		return true
 	}
-	// Relayed sockets are IPv4, so an IPv6 peer is never right.
-	return a.Is4() && publicPeer(a) && !r.own.contains(a)
+	return publicPeer(a) && !r.own.contains(a)
 }
