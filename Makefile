@@ -11,6 +11,7 @@ MAKEFLAGS += --no-print-directory
 # Debian packages, each with the reason for it.
 DEMO_PACKAGES += iproute2         # network namespaces of the demo and the NAT laboratory
 DEMO_PACKAGES += nftables         # the NATs themselves
+LAB_PACKAGES += miniupnpd-nftables # UPnP, NAT-PMP and PCP on the laboratory's routers
 TEST_PACKAGES += ca-certificates  # module and package downloads
 TEST_PACKAGES += git              # the version, from the last tag or commit
 TEST_PACKAGES += gcc libc6-dev    # the race detector links with C
@@ -19,6 +20,7 @@ TEST_PACKAGES += xz-utils         # the sizes that the budget is about
 TEST_PACKAGES += chromium         # tests of the console in a real browser
 TEST_PACKAGES += systemd          # systemd-analyze: how exposed the service is
 TEST_PACKAGES += coturn           # another TURN server to speak with; its service is kept off
+TEST_PACKAGES += miniupnpc natpmpc # ask those routers as others do
 TEST_PACKAGES += tcpdump          # reads the captures that failed laboratory runs leave
 
 # What may be set: make run STATE=…, make fuzz FUZZTIME=5m, make soak SOAK=50.
@@ -103,7 +105,7 @@ bench: ## benchmarks; each prints a ratio against a peer in the same run
 	$(GOTEST) -run '^$$' -bench . -benchtime $(BENCHTIME) $$folders
 
 .PHONY: lab
-lab: setup-demo ## the NAT laboratory: every kind of NAT against every other
+lab: setup-lab ## the NAT laboratory: every kind of NAT against every other
 	go run ./agent/lab matrix
 
 .PHONY: cross
@@ -135,8 +137,10 @@ define apt-install
 		elif sudo -n true 2>/dev/null || { [ -t 0 ] && command -v sudo >/dev/null; }; then as_root=sudo; \
 		else echo "missing:$$missing. Run as root: apt-get update && $$line"; exit 1; fi; \
 		echo "installing Debian packages:$$missing"; \
-		if [[ $$missing == *coturn* && -d /run/systemd/system ]]; then \
-			$$as_root systemctl mask coturn.service; \
+		if [ -d /run/systemd/system ]; then \
+			for service in coturn miniupnpd; do \
+				if [[ $$missing == *$$service* ]]; then $$as_root systemctl mask $$service.service; fi; \
+			done; \
 		fi; \
 		$$as_root apt-get update -qq; \
 		$$as_root env DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=a \
@@ -148,8 +152,8 @@ endef
 .PHONY: setup
 setup: web-packages ## install what development needs (apt, npm) and is missing
 	@command -v dpkg-query >/dev/null || { \
-		echo "this is not Debian; install what these packages give: $(DEMO_PACKAGES) $(TEST_PACKAGES)"; exit 1; }
-	@$(call apt-missing,$(DEMO_PACKAGES) $(TEST_PACKAGES)); $(apt-install); \
+		echo "this is not Debian; install what these packages give: $(DEMO_PACKAGES) $(LAB_PACKAGES) $(TEST_PACKAGES)"; exit 1; }
+	@$(call apt-missing,$(DEMO_PACKAGES) $(LAB_PACKAGES) $(TEST_PACKAGES)); $(apt-install); \
 	[ -n "$$missing" ] || echo "Debian packages: all there"
 
 # The demo and the laboratory need no browser and no emulator. Without root
@@ -158,6 +162,12 @@ setup: web-packages ## install what development needs (apt, npm) and is missing
 setup-demo:
 	@if [ "$$(id -u)" = 0 ] && command -v dpkg-query >/dev/null; then \
 		$(call apt-missing,$(DEMO_PACKAGES)); $(apt-install); \
+	fi
+
+.PHONY: setup-lab
+setup-lab:
+	@if [ "$$(id -u)" = 0 ] && command -v dpkg-query >/dev/null; then \
+		$(call apt-missing,$(DEMO_PACKAGES) $(LAB_PACKAGES)); $(apt-install); \
 	fi
 
 .PHONY: web-packages
@@ -170,7 +180,7 @@ $(WEB)/node_modules/.package-lock.json: $(WEB)/package-lock.json
 	@touch $@
 
 .PHONY: soak
-soak: setup-demo ## repeat tests and laboratory SOAK times (default 10)
+soak: setup-lab ## repeat tests and laboratory SOAK times (default 10)
 	$(GOTEST) -race -count $(SOAK) -timeout 0 ./...
 	@for round in $$(seq $(SOAK)); do \
 		echo "laboratory, round $$round of $(SOAK)"; \

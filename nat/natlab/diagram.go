@@ -116,8 +116,7 @@ func participant(l *link) string {
 // sees only the middle.
 func (l *Lab) WriteDiagram(path string) error {
 	all, forgotten := l.core.capture.snapshot()
-	l.core.mu.Lock()
-	links := l.core.links
-	l.core.mu.Unlock()
-	return writeFile(path, func(w io.Writer) error { return writeDiagram(w, links, all, forgotten) })
+	l.core.mu.Lock() // addresses change
+	defer l.core.mu.Unlock()
+	return writeFile(path, func(w io.Writer) error { return writeDiagram(w, l.core.links, all, forgotten) })
 }

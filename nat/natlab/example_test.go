@@ -3,6 +3,7 @@ package natlab_test
 import (
 	"context"
 	"testing"
+	"time"
 
 	"porchlight/nat/natlab"
 )
@@ -29,5 +30,10 @@ func Example() {
 		_ = server.Start()
 		_, _ = alice.Dial(t.Context(), "tcp", rendezvous.Public().String()+":7000")
 		_, _ = bob.ListenPacket(t.Context(), "udp4", ":7000")
+
+		_, _ = lab.AddDevice(alice, "phone")
+		_ = alice.SwapLAN()                        // cable to Wi-Fi
+		_ = bob.Renumber()                         // another public address
+		_ = bob.Reboot(t.Context(), 2*time.Second) // the router
 	}
 }

@@ -41,11 +41,11 @@ type Stats struct {
 	Packets int64 // taken from senders, dropped ones included
 	Bytes   int64 // of Packets, IP headers included
 	Lost    int64 // dropped by Options.Loss
-	Cut     int64 // dropped because one side's cable is pulled
+	Cut     int64 // dropped because one side's cable is pulled or its router restarts
 	Parted  int64 // dropped because the two sides are parted
-	Queue   int64 // dropped because 8 MiB of the sender were under way already
+	Queue   int64 // dropped because 8 MiB of the sender were under way, or a bottleneck was full
 	TTL     int64 // died on the way
-	NoRoute int64 // to an address nobody has, or not IPv4
+	NoRoute int64 // to an address nobody has, or not IP
 	Spoofed int64 // from an address that the sender does not have
 	Refused int64 // arrived, and the receiver's kernel did not take it
 }
@@ -63,6 +63,7 @@ type core struct {
 	latency time.Duration
 	jitter  time.Duration
 	loss    float64
+	reorder float64
 	capture *capture
 
 	routes  atomic.Pointer[map[netip.Addr]*link]
@@ -81,14 +82,25 @@ type core struct {
 type link struct {
 	name   string
 	index  int
-	addrs  []netip.Addr
+	addrs  []netip.Addr       // one in each of its networks
+	behind byte               // last byte of the IPv4 address they are reached by
 	dev    io.ReadWriteCloser // packets with vnetHeaderLen bytes in front
 	line   *delayLine
-	cut    atomic.Bool
-	exempt bool // from loss and jitter: the lab's own measuring host
+	cut    atomic.Bool  // by Host.Cut
+	down   atomic.Bool  // by an event
+	exempt bool         // from loss, jitter and reordering: the lab's own measuring host
+	delay  atomic.Int64 // nanoseconds of this cable
+	up     bottleneck
+	toward bottleneck // to the party
 	done   chan struct{}
-	random *rand.Rand // used by the reading goroutine only
+
+	// Used by the reading goroutine only.
+	random *rand.Rand
+	last   []int64 // when the last packet to each other link is due, by index
 }
+
+// dark reports whether nothing passes.
+func (l *link) dark() bool { return l.cut.Load() || l.down.Load() }
 
 // pair is two links, in one order for both directions.
 type pair [2]*link
@@ -101,7 +113,7 @@ func pairOf(a, b *link) pair {
 }
 
 func newCore(o Options) *core {
-	c := &core{start: time.Now(), latency: o.Latency, jitter: o.Jitter, loss: o.Loss, capture: newCapture()}
+	c := &core{start: time.Now(), latency: o.Latency, jitter: o.Jitter, loss: o.Loss, reorder: o.Reorder, capture: newCapture()}
 	c.routes.Store(&map[netip.Addr]*link{})
 	c.parted.Store(&map[pair]bool{})
 	return c
@@ -119,18 +131,32 @@ func (c *core) attach(name string, dev io.ReadWriteCloser, exempt bool, addrs ..
 		line: newDelayLine(queueBytes, queuePackets), done: make(chan struct{}),
 		random: rand.New(rand.NewPCG(uint64(len(c.links)), 1)),
 	}
+	l.delay.Store(int64(c.latency / 2))
 	c.links = append(c.links, l)
-	routes := make(map[netip.Addr]*link)
-	for _, other := range c.links {
-		for _, a := range other.addrs {
-			routes[a] = other
-		}
-	}
-	c.routes.Store(&routes)
+	c.reroute()
 	c.wg.Add(2)
 	go c.read(l)
 	go c.deliver(l)
 	return l
+}
+
+// reroute publishes who has which network. The caller holds c.mu.
+func (c *core) reroute() {
+	routes := make(map[netip.Addr]*link)
+	for _, l := range c.links {
+		for _, a := range l.addrs {
+			routes[networkOf(a)] = l
+		}
+	}
+	c.routes.Store(&routes)
+}
+
+// move gives a link other addresses.
+func (c *core) move(l *link, addrs []netip.Addr) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	l.addrs = addrs
+	c.reroute()
 }
 
 // part makes two links lose what they send each other, or ends that.
@@ -156,43 +182,26 @@ func (c *core) apart(a, b *link) bool {
 func (c *core) read(l *link) {
 	defer c.wg.Done()
 	defer close(l.done)
-	spill := make([]byte, maxPacket)
+	room := make([]byte, maxPacket)
 	for {
-		record, full, err := l.receive(spill)
+		n, err := l.dev.Read(room)
 		if err != nil {
 			return
 		}
-		if len(record) > vnetHeaderLen {
-			c.take(l, record, full)
+		if record := room[:n]; n > vnetHeaderLen && !staysOnLink(record[vnetHeaderLen:]) {
+			c.take(l, record)
 		}
 	}
 }
 
-// receive reads one packet into the room that the delay line has reserved for it;
-// into spill if the line is full.
-func (l *link) receive(spill []byte) (record []byte, full bool, err error) {
-	if room := l.line.reserve(); room != nil {
-		n, err := l.dev.Read(room)
-		return room[:n], false, err
-	}
-	n, err := l.dev.Read(spill)
-	if err != nil {
-		return nil, false, err
-	}
-	// Reading may have taken long enough for the line to have room again.
-	if room := l.line.reserve(); room != nil {
-		return room[:copy(room, spill[:n])], false, nil
-	}
-	return spill[:n], true, nil
-}
-
 // take decides about one packet, notes it and sends it on its way.
-func (c *core) take(l *link, record []byte, full bool) {
+func (c *core) take(l *link, record []byte) {
 	packet := record[vnetHeaderLen:]
 	now := c.now()
 	dst, v := c.judge(l, packet)
-	if full && v == forwarded {
-		v = lostQueue
+	var due int64
+	if v == forwarded {
+		due, v = c.plan(l, dst, now, len(record))
 	}
 	c.packets.Add(1)
 	c.bytes.Add(int64(len(packet)))
@@ -202,36 +211,81 @@ func (c *core) take(l *link, record []byte, full bool) {
 		return
 	}
 	decreaseTTL(packet, coreHops)
-	due := now + int64(c.latency)
+	l.line.push(record, due, dst)
+}
+
+// plan says when a packet of n bytes arrives, or that a queue has no room for it.
+func (c *core) plan(l, dst *link, now int64, n int) (due int64, v verdict) {
+	if !l.line.fits(n) {
+		return 0, lostQueue
+	}
+	due, ok := l.up.pass(now, n-vnetHeaderLen)
+	if !ok {
+		return 0, lostQueue
+	}
+	delay := l.delay.Load() + dst.delay.Load()
+	due += delay
 	if c.jitter > 0 && !l.exempt && !dst.exempt {
 		due += l.random.Int64N(int64(c.jitter))
 	}
-	l.line.push(len(record), due, dst)
+	if due, ok = dst.toward.pass(due, n-vnetHeaderLen); !ok {
+		return 0, lostQueue
+	}
+	for len(l.last) <= dst.index {
+		l.last = append(l.last, 0)
+	}
+	due = max(due, l.last[dst.index])
+	if c.reorder > 0 && !l.exempt && !dst.exempt && l.random.Float64() < c.reorder {
+		return due - delay/2, forwarded
+	}
+	l.last[dst.index] = due
+	return due, forwarded
 }
 
 // judge finds a packet's receiver and whether the packet gets there.
 func (c *core) judge(l *link, packet []byte) (*link, verdict) {
-	if len(packet) < 20 || packet[0]>>4 != 4 {
+	from, to, hops, ok := header(packet)
+	if !ok {
 		return nil, lostNoRoute
 	}
-	src := netip.AddrFrom4([4]byte(packet[12:16]))
 	routes := *c.routes.Load()
-	dst := routes[netip.AddrFrom4([4]byte(packet[16:20]))]
+	dst := routes[networkOf(to)]
 	switch {
-	case routes[src] != l:
+	case routes[networkOf(from)] != l:
 		return dst, lostSpoofed
 	case dst == nil:
 		return nil, lostNoRoute
-	case l.cut.Load() || dst.cut.Load():
+	case l.dark() || dst.dark():
 		return dst, lostCut
 	case c.apart(l, dst):
 		return dst, lostParted
-	case packet[8] <= coreHops:
+	case hops <= coreHops:
 		return dst, lostTTL
 	case c.loss > 0 && !l.exempt && !dst.exempt && l.random.Float64() < c.loss:
 		return dst, lostRandom
 	}
 	return dst, forwarded
+}
+
+// staysOnLink reports whether an IPv6 packet is for neighbours only, as the kernel's
+// own reports of multicast groups are.
+func staysOnLink(packet []byte) bool {
+	_, to, _, ok := header(packet)
+	return ok && to.Is6() && (to.IsLinkLocalMulticast() || to.IsLinkLocalUnicast())
+}
+
+// The fixed part of an IPv6 header (RFC 8200 §3).
+const ipv6HeaderLen = 40
+
+// header reads what a router needs of a packet: addresses and hops left.
+func header(packet []byte) (from, to netip.Addr, hops uint8, ok bool) {
+	switch {
+	case len(packet) >= 20 && packet[0]>>4 == 4:
+		return netip.AddrFrom4([4]byte(packet[12:16])), netip.AddrFrom4([4]byte(packet[16:20])), packet[8], true
+	case len(packet) >= ipv6HeaderLen && packet[0]>>4 == 6:
+		return netip.AddrFrom16([16]byte(packet[8:24])), netip.AddrFrom16([16]byte(packet[24:40])), packet[7], true
+	}
+	return from, to, 0, false
 }
 
 // deliver hands one party's packets to their receivers when they are due, and
@@ -241,32 +295,36 @@ func (c *core) deliver(l *link) {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
-		p, record, ok := l.line.peek()
-		if !ok {
-			select {
-			case <-l.line.wake:
-				continue
-			case <-l.done:
-				return
-			}
+		p, wait := l.line.pop(c.now())
+		if wait == 0 {
+			c.hand(l, p)
+			continue
 		}
-		if wait := p.due - c.now(); wait > 0 {
+		if wait > 0 {
 			timer.Reset(time.Duration(wait))
-			select {
-			case <-timer.C:
-			case <-l.done:
-				return
-			}
 		}
-		if p.dst.cut.Load() || l.cut.Load() {
-			c.counts[lostCut].Add(1)
-		} else if c.apart(l, p.dst) {
-			c.counts[lostParted].Add(1)
-		} else if _, err := p.dst.dev.Write(record); err != nil {
+		select {
+		case <-timer.C:
+		case <-l.line.wake:
+		case <-l.done:
+			return
+		}
+	}
+}
+
+// hand gives a packet to its receiver.
+func (c *core) hand(l *link, p parcel) {
+	switch {
+	case p.dst.dark() || l.dark():
+		c.counts[lostCut].Add(1)
+	case c.apart(l, p.dst):
+		c.counts[lostParted].Add(1)
+	default:
+		if _, err := p.dst.dev.Write(p.record); err != nil {
 			c.refused.Add(1)
 		}
-		l.line.pop()
 	}
+	l.line.recycle(p)
 }
 
 // close unplugs everybody and waits for the goroutines.
@@ -291,8 +349,13 @@ func (c *core) stats() Stats {
 }
 
 // decreaseTTL takes hops from the TTL of an IPv4 packet and mends the header
-// checksum as RFC 1624 §3 (equation 3) has it. The TTL must be larger than hops.
+// checksum as RFC 1624 §3 (equation 3) has it, or from the hop limit of an IPv6
+// packet, which has none. The TTL must be larger than hops.
 func decreaseTTL(packet []byte, hops uint8) {
+	if packet[0]>>4 == 6 {
+		packet[7] -= hops
+		return
+	}
 	before := binary.BigEndian.Uint16(packet[8:])
 	packet[8] -= hops
 	after := binary.BigEndian.Uint16(packet[8:])

@@ -2,9 +2,12 @@ package natlab
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"io"
+	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -58,6 +61,22 @@ func ipv4(src, dst netip.Addr, ttl, protocol byte, payload []byte) []byte {
 	return append(b, payload...)
 }
 
+var (
+	addrA6 = netip.MustParseAddr("3fff:0:1::a")
+	addrB6 = netip.MustParseAddr("3fff:0:2::a")
+	addrC6 = netip.MustParseAddr("3fff:0:3::a") // nobody's
+)
+
+// ipv6 makes a record with an IPv6 header alone (RFC 8200 §3: no next header).
+func ipv6(src, dst netip.Addr, hops byte) []byte {
+	b := make([]byte, vnetHeaderLen+ipv6HeaderLen)
+	h := b[vnetHeaderLen:]
+	h[0], h[6], h[7] = 0x60, 59, hops
+	copy(h[8:], src.AsSlice())
+	copy(h[24:], dst.AsSlice())
+	return b
+}
+
 // headerSum is the checksum of RFC 791 §3.1 over 20 bytes, 0 if it is right already.
 func headerSum(h []byte) uint16 {
 	var sum uint32
@@ -76,8 +95,8 @@ func inBubble(t *testing.T, o Options, f func(c *core, a, b *cable)) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCore(o)
 		a, b := newCable(), newCable()
-		c.attach("a", a, false, addrA)
-		c.attach("b", b, false, addrB)
+		c.attach("a", a, false, addrA, addrA6)
+		c.attach("b", b, false, addrB, addrB6)
 		f(c, a, b)
 		c.close()
 	})
@@ -122,7 +141,14 @@ func TestVerdicts(t *testing.T) {
 		{"parted", ipv4(addrA, addrB, 64, 17, nil), part, Stats{Parted: 1}},
 		{"parted and mended", ipv4(addrA, addrB, 64, 17, nil), mend, Stats{}},
 		{"parted from another", ipv4(addrA, addrB, 64, 17, nil), elsewhere, Stats{}},
-		{"IPv6", append(make([]byte, vnetHeaderLen), 0x60, 0, 0, 0), nil, Stats{NoRoute: 1}},
+		{"IPv6", ipv6(addrA6, addrB6, 64), nil, Stats{}},
+		{"IPv6 to another device of the receiver", ipv6(addrA6, addrB6.Next(), 64), nil, Stats{}},
+		{"IPv6 to nobody", ipv6(addrA6, addrC6, 64), nil, Stats{NoRoute: 1}},
+		{"IPv6 from somebody else's address", ipv6(addrB6, addrB6, 64), nil, Stats{Spoofed: 1}},
+		{"hop limit just too small", ipv6(addrA6, addrB6, coreHops), nil, Stats{TTL: 1}},
+		{"hop limit just enough", ipv6(addrA6, addrB6, coreHops+1), nil, Stats{}},
+		{"39 bytes of IPv6", ipv6(addrA6, addrB6, 64)[:vnetHeaderLen+ipv6HeaderLen-1], nil, Stats{NoRoute: 1}},
+		{"IP version 5", append(make([]byte, vnetHeaderLen), bytes.Repeat([]byte{0x50}, 40)...), nil, Stats{NoRoute: 1}},
 		{"19 bytes", ipv4(addrA, addrB, 64, 17, nil)[:vnetHeaderLen+19], nil, Stats{NoRoute: 1}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -246,48 +272,182 @@ func TestFullQueueDropsAndCounts(t *testing.T) {
 	})
 }
 
-func TestDelayLineKeepsBytesAndOrder(t *testing.T) {
-	d := newDelayLine(3*maxPacket, 8)
-	next := byte(0) // to be read
-	for n := range 200 {
-		room := d.reserve()
-		if room == nil {
-			t.Fatalf("packet %d: no room", n)
-		}
-		size := 1 + (n*7919)%maxPacket
-		for i := range room[:size] {
-			room[i] = byte(n)
-		}
-		d.push(size, 0, nil)
-		if n%2 == 0 {
-			continue
-		}
-		for range 2 {
-			_, got, ok := d.peek()
-			if !ok || got[0] != next || got[len(got)-1] != next || len(got) != 1+(int(next)*7919)%maxPacket {
-				t.Fatalf("packet %d: %d bytes, ok %v", next, len(got), ok)
+func TestReorderedPacketsOvertake(t *testing.T) {
+	const latency, packets, share = 20 * time.Millisecond, 2000, 0.1
+	inBubble(t, Options{Latency: latency, Reorder: share}, func(c *core, a, b *cable) {
+		go func() {
+			for i := range uint32(packets) {
+				a.out <- ipv4(addrA, addrB, 64, 17, binary.BigEndian.AppendUint32(nil, i))
+				<-time.After(time.Millisecond)
 			}
-			next++
-			d.pop()
+		}()
+		early, seen, highest := 0, make(map[uint32]bool), uint32(0)
+		for range packets {
+			n := binary.BigEndian.Uint32((<-b.in)[vnetHeaderLen+20:])
+			seen[n] = true
+			if n > highest+1 {
+				early++
+			}
+			highest = max(highest, n)
+		}
+		if len(seen) != packets {
+			t.Errorf("%d of %d arrived", len(seen), packets)
+		}
+		// Overtakers behind one another count once.
+		if early < packets*share/4 || early > packets*share*3/2 {
+			t.Errorf("%d of %d packets were early, asked for %v", early, packets, share)
+		}
+	})
+}
+
+func TestDelayOfACableReplacesItsHalf(t *testing.T) {
+	inBubble(t, Options{Latency: 20 * time.Millisecond}, func(c *core, a, b *cable) {
+		third := newCable()
+		slow := c.attach("c", third, false, addrC)
+		slow.delay.Store(int64(300 * time.Millisecond))
+		start := time.Now()
+		a.out <- ipv4(addrA, addrC, 64, 17, nil) // must not hold up the next
+		a.out <- ipv4(addrA, addrB, 64, 17, nil)
+		for _, tc := range []struct {
+			in   <-chan []byte
+			want time.Duration
+		}{{b.in, 20 * time.Millisecond}, {third.in, 310 * time.Millisecond}} {
+			if <-tc.in; time.Since(start) != tc.want {
+				t.Errorf("took %v, want %v", time.Since(start), tc.want)
+			}
+		}
+	})
+}
+
+func TestBottleneckTakesTimeAndDrops(t *testing.T) {
+	// A packet of 1000 bytes takes 8 ms at 1 Mbit/s.
+	const packets, each = 100, 8 * time.Millisecond
+	for _, tc := range []struct {
+		name  string
+		limit func(c *core) *bottleneck
+	}{
+		{"of the sender", func(c *core) *bottleneck { return &c.links[0].up }},
+		{"of the receiver", func(c *core) *bottleneck { return &c.links[1].toward }},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			inBubble(t, Options{Latency: 20 * time.Millisecond}, func(c *core, a, b *cable) {
+				tc.limit(c).limit(1e6)
+				start := time.Now()
+				for range packets {
+					a.out <- ipv4(addrA, addrB, 64, 17, make([]byte, 980))
+				}
+				synctest.Wait()
+				passed := int64(bottleneckQueue/each) + 1 // the first does not wait
+				if got := c.stats().Queue; got != packets-passed {
+					t.Fatalf("%d dropped, want %d", got, packets-passed)
+				}
+				for i := range passed {
+					<-b.in
+					if want := time.Duration(i+1)*each + 20*time.Millisecond; time.Since(start) != want {
+						t.Fatalf("packet %d after %v, want %v", i, time.Since(start), want)
+					}
+				}
+				tc.limit(c).limit(0)
+				start = time.Now()
+				a.out <- ipv4(addrA, addrB, 64, 17, make([]byte, 980))
+				if <-b.in; time.Since(start) != 20*time.Millisecond {
+					t.Errorf("without limit after %v", time.Since(start))
+				}
+			})
+		})
+	}
+}
+
+func TestDelayLineKeepsBytesAndOrder(t *testing.T) {
+	d := newDelayLine(1<<30, 1000)
+	random := rand.New(rand.NewPCG(1, 2))
+	type entry struct {
+		due int64
+		n   int
+	}
+	var want []entry
+	sent := 0
+	for range 20 {
+		for range 50 {
+			e := entry{random.Int64N(20), sent}
+			d.push(bytes.Repeat([]byte{byte(sent)}, 1+(sent*7919)%maxPacket), e.due, nil)
+			want = append(want, e)
+			sent++
+		}
+		slices.SortStableFunc(want, func(a, b entry) int { return cmp.Compare(a.due, b.due) })
+		for range 40 {
+			e := want[0]
+			want = want[1:]
+			if _, wait := d.pop(e.due - 1); wait != 1 {
+				t.Fatalf("packet %d is due in %d, want 1", e.n, wait)
+			}
+			p, wait := d.pop(e.due)
+			if wait != 0 || len(p.record) != 1+(e.n*7919)%maxPacket || p.record[0] != byte(e.n) || p.record[len(p.record)-1] != byte(e.n) {
+				t.Fatalf("packet %d: %d bytes, due in %d", e.n, len(p.record), wait)
+			}
+			d.recycle(p)
 		}
 	}
 }
 
 func TestDelayLineLimits(t *testing.T) {
-	d := newDelayLine(10*maxPacket, 4)
+	d := newDelayLine(100, 4)
+	for _, n := range []int{99, 100, 101} {
+		if d.fits(n) != (n <= 100) {
+			t.Errorf("%d bytes of 100: %v", n, d.fits(n))
+		}
+	}
 	for i := range 4 {
-		if d.reserve() == nil {
+		if !d.fits(1) {
 			t.Fatalf("packet %d of 4 refused", i)
 		}
-		d.push(1, 0, nil)
+		d.push([]byte{1}, 0, nil)
 	}
-	if d.reserve() != nil {
+	if d.fits(1) {
 		t.Error("a fifth packet was accepted")
 	}
-	d.pop()
-	if d.reserve() == nil {
-		t.Error("refused although one left")
+	d.pop(0)
+	if !d.fits(97) || d.fits(98) {
+		t.Error("97 bytes should be left of 100 after 3")
 	}
+	if _, wait := newDelayLine(1, 1).pop(0); wait != -1 {
+		t.Errorf("an empty line waits %d", wait)
+	}
+}
+
+func TestBuffersAreUsedAgain(t *testing.T) {
+	d := newDelayLine(queueBytes, queuePackets)
+	record := make([]byte, 1500)
+	if n := testing.AllocsPerRun(1000, func() {
+		d.push(record, 0, nil)
+		p, _ := d.pop(0)
+		d.recycle(p)
+	}); n != 0 {
+		t.Errorf("%v allocations per packet", n)
+	}
+	var s shelves
+	for _, n := range []int{0, 1, smallest, smallest + 1, 2 * smallest, 1 << 16, 1<<16 + 1, maxPacket} {
+		b := s.take(n)
+		if cap(b) < n || len(b) != 0 {
+			t.Errorf("%d bytes: buffer of %d", n, cap(b))
+		}
+		s.put(b)
+		if again := s.take(n); cap(again) != cap(b) {
+			t.Errorf("%d bytes: another buffer of %d", n, cap(again))
+		}
+	}
+}
+
+func TestNeighboursPacketsAreNobodysBusiness(t *testing.T) {
+	inBubble(t, Options{Latency: time.Millisecond}, func(c *core, a, b *cable) {
+		for _, to := range []string{"ff02::16", "ff02::1", "fe80::1"} {
+			a.out <- ipv6(netip.IPv6Unspecified(), netip.MustParseAddr(to), 1)
+		}
+		synctest.Wait()
+		if s := c.stats(); s.Packets != 0 {
+			t.Errorf("%+v", s)
+		}
+	})
 }
 
 func TestDecreaseTTLKeepsChecksumRight(t *testing.T) {

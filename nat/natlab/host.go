@@ -9,18 +9,27 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
 
 // Host is a machine in the lab: a public one, or the device of a home.
 type Host struct {
-	name   string
-	kind   Kind
-	ns     string
+	name string
+	kind Kind
+	ns   string
+	link *link
+	home *home
+
+	// Guarded by home.mu.
+	dev, port string // its interface, and the router's port that it is plugged into
+	seat, lan byte   // last bytes of its addresses in the party's network and in 192.168.1.0/24
+
+	mu     sync.Mutex // guards the addresses
 	addr   netip.Addr
+	addr6  netip.Addr
 	public netip.Addr
-	link   *link
 }
 
 // Name is the name the host was made with.
@@ -29,20 +38,90 @@ func (h *Host) Name() string { return h.name }
 // Kind is the kind of home; Public for public hosts.
 func (h *Host) Kind() Kind { return h.kind }
 
-// Addr is the host's own address, a private one behind a router.
-func (h *Host) Addr() netip.Addr { return h.addr }
+// Addr is the host's own IPv4 address, a private one behind a router that
+// translates. It is not valid for IPv6Only.
+func (h *Host) Addr() netip.Addr {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.addr
+}
 
-// Public is the address under which the internet sees the host.
-func (h *Host) Public() netip.Addr { return h.public }
+// Public is the IPv4 address under which the internet sees the host. It is not valid
+// for IPv6Only.
+func (h *Host) Public() netip.Addr {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.public
+}
+
+// Addr6 is the host's IPv6 address, not valid if it has none: only Public,
+// StatefulFirewall, IPv6Firewall and IPv6Only have.
+func (h *Host) Addr6() netip.Addr {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.addr6
+}
+
+// Public6 is the IPv6 address under which the internet sees the host: Addr6, as
+// nothing translates IPv6.
+func (h *Host) Public6() netip.Addr { return h.Addr6() }
 
 // Cut pulls the cable between the host (its router, its carrier) and the internet,
 // or plugs it in again. Interfaces stay up; packets under way are lost too.
-func (h *Host) Cut(pulled bool) { h.link.cut.Store(pulled) }
+func (h *Host) Cut(pulled bool) {
+	h.link.cut.Store(pulled)
+	h.home.lab.darken(h.link)
+}
+
+// darken lets the middle know that a link's state has changed; the forwarder looks
+// at it with every packet.
+func (l *Lab) darken(k *link) {
+	if l.middle != nil {
+		l.middle.darken(k)
+	}
+}
+
+// Delay sets the one-way delay of the host's (its home's) own cable; between two
+// parties it is the sum of both. By default each is half of Options.Latency.
+// Packets under way keep theirs. Labs with Options.Direct cannot delay.
+func (h *Host) Delay(d time.Duration) error {
+	if h.home.lab.middle != nil {
+		return errDirect
+	}
+	h.link.delay.Store(int64(max(0, d)))
+	return nil
+}
+
+// Limit sets the capacity of the host's (its home's) cable in bits per second, in
+// each direction; 0, the default, is no limit. A packet that would wait longer than
+// 250 ms is dropped. Labs with Options.Direct have no limits.
+func (h *Host) Limit(bitsPerSecond int64) error {
+	if h.home.lab.middle != nil {
+		return errDirect
+	}
+	h.link.up.limit(max(0, bitsPerSecond))
+	h.link.toward.limit(max(0, bitsPerSecond))
+	return nil
+}
+
+// needRouter refuses public hosts.
+func (h *Host) needRouter() error {
+	if h.home == nil || h.home.router == "" {
+		return fmt.Errorf("%s is a public host and has no router", h.name)
+	}
+	return nil
+}
 
 // Part makes the internet lose every packet between the public addresses of a and b,
 // in both directions and those under way too, or ends that. Everybody else still
 // reaches both: the two can meet at a relay, but not directly.
-func (l *Lab) Part(a, b *Host, parted bool) { l.core.part(a.link, b.link, parted) }
+func (l *Lab) Part(a, b *Host, parted bool) {
+	if l.middle != nil {
+		l.middle.part(a.link, b.link, parted)
+		return
+	}
+	l.core.part(a.link, b.link, parted)
+}
 
 // Host adds a public host.
 func (l *Lab) Host(name string) (*Host, error) {
@@ -60,149 +139,107 @@ func (l *Lab) Host(name string) (*Host, error) {
 	return h, nil
 }
 
-// publicHost makes a host with n public addresses.
+// publicHost makes a host with n public addresses of each family.
 func (l *Lab) publicHost(name string, n int) (*Host, error) {
-	addrs, err := l.publicAddrs(n)
+	first, err := l.claimParties(n)
 	if err != nil {
 		return nil, err
 	}
-	ns, err := l.namespace(name, false)
-	if err != nil {
+	m := &home{lab: l, name: name, plan: plans[Public], party: first}
+	h := &Host{name: name, kind: Public, home: m, seat: firstSeat}
+	m.devices, m.seats = []*Host{h}, 1
+	m.number(h)
+	if h.ns, err = l.namespace(name, false, m.has6()); err != nil {
 		return nil, err
 	}
-	k, err := l.uplink(name, ns, addrs)
-	if err != nil {
+	u := m.uplink()
+	for i := 1; i < n; i++ {
+		u.networks(first + party(i))
+	}
+	u.own = u.addrs
+	if m.link, err = l.uplink(u); err != nil {
 		return nil, err
 	}
-	return &Host{name: name, kind: Public, ns: ns, addr: addrs[0], public: addrs[0], link: k}, nil
+	h.link = m.link
+	return h, nil
 }
 
-// uplink gives a namespace its TUN device into the core, with addresses and a
-// default route.
-func (l *Lab) uplink(name, ns string, addrs []netip.Addr) (*link, error) {
+// uplink is a namespace's interface "wan" into the internet.
+type uplink struct {
+	name, ns string
+	own      []netip.Addr // the interface's addresses
+	addrs    []netip.Addr // one in each network that the internet routes here
+	v4, v6   bool         // default routes wanted
+	behind   byte         // last byte of the edge's address in the party's IPv4 network
+	direct   bool         // to the middle, which has addresses
+}
+
+// networks adds those of a party.
+func (u *uplink) networks(p party) {
+	if u.v4 {
+		u.addrs = append(u.addrs, p.addr4(firstSeat))
+	}
+	if u.v6 {
+		u.addrs = append(u.addrs, p.addr6(firstSeat))
+	}
+}
+
+// commands give the interface its addresses and default routes.
+func (u *uplink) commands() (commands []string) {
+	source := ""
+	for _, a := range u.own {
+		commands = append(commands, addAddr(netip.PrefixFrom(a, a.BitLen()), "wan"))
+		if a.Is4() && source == "" {
+			source = " src " + a.String()
+		}
+	}
+	via4, via6 := "", ""
+	if u.direct {
+		via4, via6 = "via "+gateway4+" ", "via "+gateway6+" "
+	}
+	if u.v4 && u.direct {
+		commands = append(commands, "route replace "+gateway4+" dev wan scope link")
+	}
+	if u.v4 {
+		commands = append(commands, "route replace 0.0.0.0/0 "+via4+"dev wan"+source)
+	}
+	if u.v6 {
+		commands = append(commands, "route replace ::/0 "+via6+"dev wan")
+	}
+	return commands
+}
+
+// uplink gives a namespace its cable into the internet, with addresses and default
+// routes.
+func (l *Lab) uplink(u uplink) (*link, error) {
+	if l.middle != nil {
+		return l.middle.plug(u)
+	}
 	var dev *os.File
-	err := inNamespace(ns, func() (err error) {
-		dev, err = openTUN("wan", l.opt.Loss == 0)
+	err := inNamespace(u.ns, func() (err error) {
+		dev, err = openTUN("wan", l.opt.offload())
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	// txqueuelen holds bursts until the forwarder has read them.
-	commands := []string{"link set lo up", "link set wan mtu 1500 txqueuelen 4096 up"}
-	for _, a := range addrs {
-		commands = append(commands, fmt.Sprintf("addr add %s/32 dev wan", a))
+	commands := []string{"link set lo up"}
+	if u.v6 {
+		// No link-local address: nobody at the other end speaks neighbour discovery.
+		commands = append(commands, "link set wan addrgenmode none")
 	}
-	commands = append(commands, fmt.Sprintf("route add default dev wan src %s", addrs[0]))
-	if err := l.ip(ns, commands...); err != nil {
+	// txqueuelen holds bursts until the forwarder has read them.
+	commands = append(commands, "link set wan mtu 1500 txqueuelen 4096 up")
+	if err := l.ip(u.ns, append(commands, u.commands()...)...); err != nil {
 		dev.Close()
 		return nil, err
 	}
-	exempt := name == probeName
-	return l.core.attach(name, dev, exempt, addrs...), nil
+	return l.core.attach(u.name, dev, u.name == probeName, u.addrs...), nil
 }
 
 // ip runs ip commands in a namespace.
 func (l *Lab) ip(ns string, commands ...string) error {
 	return run(l.ctx, strings.Join(commands, "\n")+"\n", "ip", "-n", ns, "-batch", "-")
-}
-
-// Home adds a device behind a router of kind k and returns the device. The first
-// home of each kind in a process is measured before Home returns (Verify says how);
-// the error tells what it measured as.
-func (l *Lab) Home(name string, k Kind) (*Host, error) {
-	if err := l.begin(); err != nil {
-		return nil, err
-	}
-	defer l.busy.Done()
-	p, err := planOf(k)
-	if err != nil {
-		return nil, fmt.Errorf("natlab: add home %s: %w", name, err)
-	}
-	if err := l.claim(name); err != nil {
-		return nil, fmt.Errorf("natlab: add home: %w", err)
-	}
-	h, err := l.home(name, p)
-	if err != nil {
-		return nil, fmt.Errorf("natlab: add %s home %s: %w", k, name, err)
-	}
-	h.kind = k
-	if err := l.verifyOnce(h); err != nil {
-		return nil, fmt.Errorf("natlab: add %s home %s: %w", k, name, err)
-	}
-	l.opt.Logger.Debug("home added", "name", name, "kind", string(k), "public", h.public, "address", h.addr)
-	return h, nil
-}
-
-// home builds namespaces, cables and rules. The edge is the outermost router.
-func (l *Lab) home(name string, p plan) (*Host, error) {
-	if p.router == nil {
-		return l.publicHost(name, 1)
-	}
-	public, err := l.publicAddrs(1)
-	if err != nil {
-		return nil, err
-	}
-	device, err := l.namespace(name, false)
-	if err != nil {
-		return nil, err
-	}
-	router, err := l.namespace(name+"-router", true)
-	if err != nil {
-		return nil, err
-	}
-	edge, wan := router, public[0].String()
-	if p.carrier != nil {
-		if edge, err = l.carrier(name, router, wan, p.carrier); err != nil {
-			return nil, err
-		}
-		wan = carrierInner
-	}
-	k, err := l.uplink(name, edge, public)
-	if err != nil {
-		return nil, err
-	}
-	// Devices of different homes have different addresses, or dialling the other's
-	// private one would reach the device itself. .1 is the router.
-	own := netip.AddrFrom4([4]byte{192, 168, 1, public[0].As4()[2] + 1})
-	if err := l.lan(router, device, "eth0", "192.168.1.1", own.String(), 24); err != nil {
-		return nil, err
-	}
-	if err := l.rules(router, p.router(wan)); err != nil {
-		return nil, err
-	}
-	return &Host{name: name, ns: device, addr: own, public: public[0], link: k}, nil
-}
-
-// The carrier's and the home router's addresses in the carrier's network (RFC 6598).
-const carrierOuter, carrierInner = "100.64.0.1", "100.64.0.2"
-
-// carrier puts a carrier's router in front of a home's; wan is its public address.
-func (l *Lab) carrier(name, router, wan string, rules func(wan string) string) (ns string, err error) {
-	if ns, err = l.namespace(name+"-carrier", true); err != nil {
-		return "", err
-	}
-	if err := l.lan(ns, router, "wan", carrierOuter, carrierInner, 10); err != nil {
-		return "", err
-	}
-	return ns, l.rules(ns, rules(wan))
-}
-
-// lan lays a cable from a router's lan port to another namespace.
-func (l *Lab) lan(router, inner, innerPort, routerAddr, innerAddr string, bits int) error {
-	err := l.ip(router,
-		fmt.Sprintf("link add lan type veth peer name %s netns %s", innerPort, inner),
-		"link set lo up",
-		fmt.Sprintf("addr add %s/%d dev lan", routerAddr, bits),
-		"link set lan up")
-	if err != nil {
-		return err
-	}
-	return l.ip(inner,
-		"link set lo up",
-		fmt.Sprintf("addr add %s/%d dev %s", innerAddr, bits, innerPort),
-		fmt.Sprintf("link set %s up", innerPort),
-		fmt.Sprintf("route add default via %s", routerAddr))
 }
 
 // rules loads nftables rules into a namespace.

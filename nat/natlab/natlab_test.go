@@ -3,15 +3,15 @@ package natlab
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -21,7 +21,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain lets more tests run at the same time than there are processors: they wait
+// for packets most of the time.
+func TestMain(m *testing.M) {
+	flag.Set("test.parallel", "6")
+	goleak.VerifyTestMain(m)
+}
 
 // patience bounds every wait for something that should happen.
 const patience = 10 * time.Second
@@ -87,6 +92,16 @@ func receive(t testing.TB, c *net.UDPConn, wait time.Duration) (string, netip.Ad
 	return string(b[:n]), netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
 }
 
+// receiveBut returns the next datagram that is not late: where a machine stalls, what
+// a closed router should have dropped may come when it is open.
+func receiveBut(t testing.TB, c *net.UDPConn, late string) (got string) {
+	t.Helper()
+	for got = late; got == late; {
+		got, _ = receive(t, c, patience)
+	}
+	return got
+}
+
 func TestEveryKindMeasuresAsItPromises(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, Options{})
@@ -96,8 +111,11 @@ func TestEveryKindMeasuresAsItPromises(t *testing.T) {
 		err  error
 	}
 	outcomes := make(chan outcome)
+	few := make(chan struct{}, 8) // at a time, or answers come too late
 	for _, k := range Kinds() {
 		go func() {
+			few <- struct{}{}
+			defer func() { <-few }()
 			h, err := l.Home(string(k), k)
 			if err != nil {
 				outcomes <- outcome{k, "", err}
@@ -156,7 +174,7 @@ func TestPortRestrictedHomesPunchThrough(t *testing.T) {
 		t.Fatalf("got %q from %v, want it from %v", got, from, want)
 	}
 	sendTo(t, a, bob.Public(), 5000, "hello yourself")
-	if got, _ := receive(t, b, patience); got != "hello yourself" {
+	if got := receiveBut(t, b, "opener"); got != "hello yourself" {
 		t.Fatalf("got %q", got)
 	}
 	if rtt := time.Since(start); rtt < 40*time.Millisecond {
@@ -253,7 +271,6 @@ func TestCutHostIsAloneUntilPluggedIn(t *testing.T) {
 	}
 }
 
-// A packet with a low TTL opens the own router and never reaches the other one.
 func TestPartedHostsReachOnlyOthers(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, Options{})
@@ -285,11 +302,12 @@ func TestPartedHostsReachOnlyOthers(t *testing.T) {
 	if got, _ := receive(t, b, patience); got != "together" {
 		t.Errorf("got %q", got)
 	}
-	if s := l.Stats(); s.Parted != 2 || s.Cut != 0 {
+	if s := l.Stats(); s.Parted < 2 || s.Cut != 0 { // more if the opener was still under way
 		t.Errorf("%+v", s)
 	}
 }
 
+// A packet with a low TTL opens the own router and never reaches the other one.
 func TestLowTTLOpensOnlyTheOwnRouter(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, Options{})
@@ -302,34 +320,6 @@ func TestLowTTLOpensOnlyTheOwnRouter(t *testing.T) {
 	got, from := receive(t, a, patience)
 	if want := netip.AddrPortFrom(bob.Public(), 5000); got != "in" || from != want {
 		t.Errorf("got %q from %v, want %v", got, from, want)
-	}
-}
-
-// The conntrack trap: a router that does not drop an early packet gives the own
-// device another port towards that peer.
-func TestOpenInputGivesThePortToTheStrayPacket(t *testing.T) {
-	for _, tc := range []struct {
-		kind Kind
-		kept bool
-	}{{OpenInput, false}, {PortRestricted, true}, {PortRestrictedReject, true}} {
-		t.Run(string(tc.kind), func(t *testing.T) {
-			t.Parallel()
-			l := newLab(t, Options{})
-			peer, err := l.Host("peer")
-			if err != nil {
-				t.Fatal(err)
-			}
-			home := mustHome(t, l, "home", tc.kind)
-			p, h := listenUDP(t, peer, 5000), listenUDP(t, home, 5000)
-			sendTo(t, p, home.Public(), 5000, "stray")
-			if got, _ := receive(t, h, silence); got != "" {
-				t.Errorf("%q came in", got)
-			}
-			sendTo(t, h, peer.Public(), 5000, "out")
-			if _, from := receive(t, p, patience); (from.Port() == 5000) != tc.kept {
-				t.Errorf("left from port %d, kept should be %v", from.Port(), tc.kept)
-			}
-		})
 	}
 }
 
@@ -441,7 +431,11 @@ func TestLabsLiveSideBySide(t *testing.T) {
 func TestCloseLeavesNothing(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, Options{})
-	home := mustHome(t, l, "home", CGNAT)
+	home, mapped := mustHome(t, l, "home", CGNAT), mustHome(t, l, "mapped", UPnP)
+	daemon, folder := mapped.home.mapper.cmd.Process.Pid, l.dir
+	if startTime(daemon) == "" {
+		t.Fatal("miniupnpd does not run")
+	}
 	polite := home.Command(context.Background(), "sleep", "1000")
 	stubborn := home.Command(context.Background(), "sh", "-c", `trap '' TERM; echo ready; while :; do sleep 0.1; done`)
 	pipe, err := stubborn.StdoutPipe()
@@ -468,6 +462,12 @@ func TestCloseLeavesNothing(t *testing.T) {
 	if left := namespacesOf(t, l.prefix); len(left) > 0 {
 		t.Errorf("left: %v", left)
 	}
+	if startTime(daemon) != "" {
+		t.Error("miniupnpd still runs")
+	}
+	if _, err := os.Stat(folder); folder == "" || !os.IsNotExist(err) {
+		t.Errorf("folder %q: %v", folder, err)
+	}
 	if err := l.Close(); err != nil {
 		t.Errorf("second close: %v", err)
 	}
@@ -483,68 +483,6 @@ func namespacesOf(t *testing.T, prefix string) []string {
 		t.Fatal(err)
 	}
 	return found
-}
-
-func TestNewRemovesOnlyWhatTheDeadLeft(t *testing.T) {
-	newLab(t, Options{}) // skips without root
-	maker := exec.Command("sleep", "1000")
-	if err := maker.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ns := fmt.Sprintf("%s%d-%s-1-home-router", namePrefix, maker.Process.Pid, startTime(maker.Process.Pid))
-	if err := addNamespace(context.Background(), ns, false); err != nil {
-		t.Fatal(err)
-	}
-	left := (&Host{ns: ns}).Command(context.Background(), "sleep", "1000")
-	if err := left.Start(); err != nil {
-		t.Fatal(err)
-	}
-	newLab(t, Options{})
-	if len(namespacesOf(t, ns)) != 1 {
-		t.Error("the namespace of a living process was removed")
-	}
-	maker.Process.Kill()
-	maker.Wait()
-	newLab(t, Options{})
-	if len(namespacesOf(t, ns)) != 0 {
-		t.Error("the namespace of a dead process stayed")
-	}
-	if err := left.Wait(); err == nil {
-		t.Error("the process inside was not ended")
-	}
-}
-
-func TestMakerAlive(t *testing.T) {
-	me, start := os.Getpid(), startTime(os.Getpid())
-	for name, want := range map[string]bool{
-		fmt.Sprintf("%s%d-%s-1-home", namePrefix, me, start):  true,
-		fmt.Sprintf("%s%d-%s9-1-home", namePrefix, me, start): false, // the id was given away again
-		namePrefix + strconv.Itoa(1<<30) + "-1-1-home":        false,
-		namePrefix + "x-1-1-home":                             true, // not ours: leave it alone
-		namePrefix + "1":                                      true,
-	} {
-		if got := makerAlive(name); got != want {
-			t.Errorf("%s: %v, want %v", name, got, want)
-		}
-	}
-}
-
-func TestNewWithoutRootNamesSudo(t *testing.T) {
-	result := make(chan error)
-	go func() {
-		runtime.LockOSThread() // the thread loses its rights and ends here
-		if os.Geteuid() == 0 {
-			if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, 65534, 65534, 65534); errno != 0 {
-				result <- errno
-				return
-			}
-		}
-		_, err := New(context.Background(), Options{})
-		result <- err
-	}()
-	if err := <-result; !errors.Is(err, ErrNotRoot) || !strings.Contains(err.Error(), "sudo") {
-		t.Errorf("got %v", err)
-	}
 }
 
 func TestRefusals(t *testing.T) {
@@ -569,12 +507,14 @@ func TestRefusals(t *testing.T) {
 	if _, err := h.Dial(context.Background(), "tcp", "example.org:80"); err == nil {
 		t.Error("a name was dialled")
 	}
-	for _, loss := range []float64{-0.1, 1} {
-		if _, err := New(context.Background(), Options{Loss: loss}); err == nil {
-			t.Errorf("loss %v was accepted", loss)
+	for _, share := range []float64{-0.1, 1, math.NaN()} {
+		for _, o := range []Options{{Loss: share}, {Reorder: share}} {
+			if _, err := New(context.Background(), o); err == nil {
+				t.Errorf("%+v was accepted", o)
+			}
 		}
 	}
-	if _, err := l.startProbe(); err != nil { // takes two addresses itself
+	if err := l.startProbe(); err != nil { // takes two addresses itself
 		t.Fatal(err)
 	}
 	l.parties = maxParties - 1

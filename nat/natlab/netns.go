@@ -82,20 +82,42 @@ func setSysctls(settings ...string) error {
 	return nil
 }
 
-// addNamespace makes a namespace without IPv6 on devices to come.
-func addNamespace(ctx context.Context, ns string, forward bool) error {
+// addNamespace makes a namespace. Devices to come have IPv6 only if wanted; they then
+// use addresses at once and believe no router advertisements.
+func addNamespace(ctx context.Context, ns string, forward, ipv6 bool) error {
 	if err := run(ctx, "", "ip", "netns", "add", ns); err != nil {
 		return err
 	}
-	settings := []string{"ipv6/conf/default/disable_ipv6", "1", "ipv4/conf/all/rp_filter", "0", "ipv4/conf/default/rp_filter", "0"}
+	err := inNamespace(ns, func() error { return errors.Join(set4(forward), set6(forward, ipv6), plainBridges()) })
+	if err != nil {
+		return fmt.Errorf("prepare network namespace %s: %w", ns, err)
+	}
+	return nil
+}
+
+func set4(forward bool) error {
+	settings := []string{"ipv4/conf/all/rp_filter", "0", "ipv4/conf/default/rp_filter", "0"}
 	if forward {
-		settings = append(settings, "ipv4/ip_forward", "1")
+		settings = append(settings, "ipv4/ip_forward", "1",
+			"ipv4/conf/all/send_redirects", "0", "ipv4/conf/default/send_redirects", "0")
 	}
-	err := inNamespace(ns, func() error { return setSysctls(settings...) })
-	if errors.Is(err, fs.ErrNotExist) { // a kernel without IPv6
-		err = inNamespace(ns, func() error { return setSysctls(settings[2:]...) })
+	return setSysctls(settings...)
+}
+
+// set6 does nothing in a kernel without IPv6.
+func set6(forward, wanted bool) error {
+	if _, err := os.Stat("/proc/sys/net/ipv6"); errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	return err
+	if !wanted {
+		return setSysctls("ipv6/conf/default/disable_ipv6", "1")
+	}
+	settings := []string{"ipv6/conf/default/accept_dad", "0", "ipv6/conf/default/accept_ra", "0",
+		"ipv6/conf/default/router_solicitations", "0"}
+	if forward {
+		settings = append(settings, "ipv6/conf/all/forwarding", "1")
+	}
+	return setSysctls(settings...)
 }
 
 // removeNamespace ends the processes inside and removes the namespace. It takes no
@@ -195,12 +217,18 @@ func makerAlive(ns string) bool {
 	return err != nil || startTime(pid) == parts[1]
 }
 
-// removeLeftovers removes the namespaces of labs whose process is dead.
+// removeLeftovers removes the namespaces and folders of labs whose process is dead.
 func removeLeftovers() (removed []string) {
 	entries, _ := os.ReadDir(netnsDir)
 	for _, e := range entries {
 		if strings.HasPrefix(e.Name(), namePrefix) && !makerAlive(e.Name()) && removeNamespace(e.Name()) == nil {
 			removed = append(removed, e.Name())
+		}
+	}
+	folders, _ := filepath.Glob(filepath.Join(os.TempDir(), namePrefix+"*"))
+	for _, f := range folders {
+		if !makerAlive(filepath.Base(f)) && os.RemoveAll(f) == nil {
+			removed = append(removed, f)
 		}
 	}
 	return removed

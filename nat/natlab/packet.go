@@ -6,12 +6,20 @@ import (
 	"fmt"
 )
 
-// describe names an IPv4 packet in a few words for the sequence diagram, from its
+// describe names an IP packet in a few words for the sequence diagram, from its
 // first bytes (as kept by the capture): ports and what it carries.
 func describe(packet []byte) string {
-	if len(packet) < 20 || packet[0]>>4 != 4 {
-		return "not IPv4"
+	switch {
+	case len(packet) >= 20 && packet[0]>>4 == 4:
+		return describeIPv4(packet)
+	case len(packet) >= ipv6HeaderLen && packet[0]>>4 == 6:
+		return describePayload(packet[6], packet[ipv6HeaderLen:])
 	}
+	return "not IP"
+}
+
+// describeIPv4 reads RFC 791 §3.1.
+func describeIPv4(packet []byte) string {
 	header := int(packet[0]&15) * 4
 	if header < 20 || header > len(packet) {
 		return "damaged IPv4"
@@ -19,16 +27,23 @@ func describe(packet []byte) string {
 	if binary.BigEndian.Uint16(packet[6:])&0x1fff != 0 {
 		return "later fragment"
 	}
-	payload := packet[header:]
-	switch packet[9] {
+	return describePayload(packet[9], packet[header:])
+}
+
+// describePayload names what IP carries, by its protocol number. Extension headers
+// of IPv6 are named by theirs.
+func describePayload(protocol byte, payload []byte) string {
+	switch protocol {
 	case 1:
 		return describeICMP(payload)
 	case 6:
 		return describeTCP(payload)
 	case 17:
 		return describeUDP(payload)
+	case 58:
+		return describeICMPv6(payload)
 	}
-	return fmt.Sprintf("IP protocol %d", packet[9])
+	return fmt.Sprintf("IP protocol %d", protocol)
 }
 
 // describeICMP reads RFC 792.
@@ -49,6 +64,28 @@ func describeICMP(p []byte) string {
 		return "ICMP time exceeded"
 	}
 	return fmt.Sprintf("ICMP type %d", p[0])
+}
+
+// describeICMPv6 reads RFC 4443.
+func describeICMPv6(p []byte) string {
+	if len(p) < 2 {
+		return "ICMPv6"
+	}
+	switch {
+	case p[0] == 1 && p[1] == 4:
+		return "ICMPv6 port unreachable"
+	case p[0] == 1:
+		return "ICMPv6 unreachable"
+	case p[0] == 2:
+		return "ICMPv6 packet too big"
+	case p[0] == 3:
+		return "ICMPv6 time exceeded"
+	case p[0] == 128:
+		return "ICMPv6 echo"
+	case p[0] == 129:
+		return "ICMPv6 echo reply"
+	}
+	return fmt.Sprintf("ICMPv6 type %d", p[0])
 }
 
 // describeTCP reads the ports and flags of RFC 9293 §3.1.

@@ -37,6 +37,11 @@ func TestDescribe(t *testing.T) {
 	packet := func(protocol byte, payload []byte) []byte {
 		return ipv4(addrA, addrB, 64, protocol, payload)[vnetHeaderLen:]
 	}
+	packet6 := func(protocol byte, payload []byte) []byte {
+		p := ipv6(addrA6, addrB6, 64)[vnetHeaderLen:]
+		p[6] = protocol
+		return append(p, payload...)
+	}
 	fragment := packet(17, udp())
 	fragment[7] = 1
 	options := packet(17, append(make([]byte, 4), udp()...))
@@ -47,8 +52,20 @@ func TestDescribe(t *testing.T) {
 		packet []byte
 		want   string
 	}{
-		{nil, "not IPv4"},
-		{[]byte{0x60}, "not IPv4"},
+		{nil, "not IP"},
+		{[]byte{0x60}, "not IP"},
+		{packet6(17, udp())[:ipv6HeaderLen-1], "not IP"},
+		{packet6(17, udp(stunMessage(0x0001)...)), "STUN binding request 40000→3478"},
+		{packet6(6, tcp(2)), "TCP SYN 443→50000"},
+		{packet6(44, nil), "IP protocol 44"},
+		{packet6(58, []byte{1, 4}), "ICMPv6 port unreachable"},
+		{packet6(58, []byte{1, 0}), "ICMPv6 unreachable"},
+		{packet6(58, []byte{2, 0}), "ICMPv6 packet too big"},
+		{packet6(58, []byte{3, 0}), "ICMPv6 time exceeded"},
+		{packet6(58, []byte{128, 0}), "ICMPv6 echo"},
+		{packet6(58, []byte{129, 0}), "ICMPv6 echo reply"},
+		{packet6(58, []byte{135, 0}), "ICMPv6 type 135"},
+		{packet6(58, []byte{135}), "ICMPv6"},
 		{short, "damaged IPv4"},
 		{fragment, "later fragment"},
 		{options, "UDP empty 40000→3478"},
@@ -101,6 +118,7 @@ func FuzzDescribe(f *testing.F) {
 	for _, payload := range [][]byte{udp(stunMessage(1)...), udp(0xc3, 0, 0, 0, 1), udp(0x40, 0, 0, 0)} {
 		f.Add(ipv4(addrA, addrB, 64, 17, payload)[vnetHeaderLen:])
 	}
+	f.Add(append(ipv6(addrA6, addrB6, 64)[vnetHeaderLen:], 128, 0))
 	f.Add(ipv4(addrA, addrB, 64, 6, tcp(2))[vnetHeaderLen:])
 	f.Add(ipv4(addrA, addrB, 64, 1, []byte{3, 3})[vnetHeaderLen:])
 	f.Fuzz(func(t *testing.T, packet []byte) {
