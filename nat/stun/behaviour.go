@@ -68,10 +68,12 @@ var ErrTooFewServers = errors.New("mapping needs answers from two stun servers")
 type prober struct {
 	client *client
 	local  func(to netip.AddrPort) netip.AddrPort
+	fresh  Opener // for the filtering test; nil: the socket of client
 }
 
-// discover runs all tests. The filtering tests come before anything is sent
-// to the server's other addresses: a packet of ours would open the filter
+// discover runs all tests. With fresh sockets, what is tested for its mapping
+// gets no strays. Without, the filtering tests come first, before anything is
+// sent to the server's other addresses: a packet of ours would open the filter
 // that is being tested.
 func (p prober) discover(ctx context.Context, server netip.AddrPort) (Behaviour, error) {
 	server = canonical(server)
@@ -86,14 +88,31 @@ func (p prober) discover(ctx context.Context, server netip.AddrPort) (Behaviour,
 		Ports:         []uint16{first.mapped.Port()},
 	}
 	if other := canonical(first.other); otherUsable(server, other) {
-		p.filtering(ctx, &b, server, other)
-		p.mapping(ctx, &b, server, other)
+		if p.fresh == nil {
+			p.filtering(ctx, &b, server, other)
+			p.mapping(ctx, &b, server, other)
+		} else {
+			p.mapping(ctx, &b, server, other)
+			err = p.filteringFresh(ctx, &b, server, other)
+		}
 	}
 	if b.Mapped == local {
 		b.Mapping, b.MappingAtMost = None, false
 	}
 	b.PortDelta = portDelta(b.Ports)
-	return b, ctx.Err()
+	return b, errors.Join(ctx.Err(), err)
+}
+
+// filteringFresh is filtering on a socket that has sent nothing yet.
+func (p prober) filteringFresh(ctx context.Context, b *Behaviour, server, other netip.AddrPort) error {
+	return onFresh(p.fresh, func(_ net.PacketConn, c *client) error {
+		q := prober{client: c}
+		if _, _, err := q.ask(ctx, server); err != nil {
+			return nil // no mapping, no verdict
+		}
+		q.filtering(ctx, b, server, other)
+		return nil
+	})
 }
 
 func (p prober) ask(ctx context.Context, server netip.AddrPort) (answer, time.Duration, error) {
@@ -130,14 +149,14 @@ func (p prober) filtering(ctx context.Context, b *Behaviour, server, other netip
 	var tests sync.WaitGroup
 	if otherIP {
 		tests.Go(func() {
-			_, _, both = p.client.ask(ctx, server, other, changeIP|changePort)
+			_, _, both = p.askAway(ctx, server, other, changeIP|changePort)
 			if both == nil {
 				cancel() // the weakest filter: the other test adds nothing
 			}
 		})
 	}
 	tests.Go(func() {
-		_, _, port = p.client.ask(ctx, server, netip.AddrPortFrom(server.Addr(), other.Port()), changePort)
+		_, _, port = p.askAway(ctx, server, netip.AddrPortFrom(server.Addr(), other.Port()), changePort)
 		if port == nil && !otherIP {
 			cancel()
 		}
@@ -147,6 +166,17 @@ func (p prober) filtering(ctx context.Context, b *Behaviour, server, other netip
 		return // silence for lack of time is no filter
 	}
 	b.Filtering, b.FilteringAtMost = filterVerdict(otherIP, both, port)
+}
+
+// askAway asks to be answered from another address. An answer that does not
+// come through may be a stray at the router.
+func (p prober) askAway(ctx context.Context, server, from netip.AddrPort, change byte) (answer, time.Duration, error) {
+	p.client.noteStray(from, true)
+	a, rtt, err := p.client.ask(ctx, server, from, change)
+	if err == nil {
+		p.client.noteStray(from, false)
+	}
+	return a, rtt, err
 }
 
 // filterVerdict reads the outcome: nil is an answer, ErrNoAnswer a filter,
@@ -167,24 +197,28 @@ func filterVerdict(otherIP bool, both, port error) (Dependence, bool) {
 }
 
 // mapping is RFC 5780 §4.3, tests II and III. A NAT that depends on the
-// endpoint is asked from all four destinations, for the port delta.
+// endpoint is asked from all four destinations, for the port delta. A second
+// port proves nothing once we have sent to where a stray came from.
 func (p prober) mapping(ctx context.Context, b *Behaviour, server, other netip.AddrPort) {
 	if other.Addr() == server.Addr() {
 		second, ok := p.mappedAt(ctx, b, other)
 		switch {
 		case ok && second == b.Mapped:
 			b.Mapping, b.MappingAtMost = AddressDependent, true
-		case ok:
+		case ok && p.client.extraPorts() == 0:
 			b.Mapping = AddressAndPortDependent
 		}
 		return
 	}
-	second, ok := p.mappedAt(ctx, b, netip.AddrPortFrom(other.Addr(), server.Port()))
-	if !ok {
+	beside := netip.AddrPortFrom(other.Addr(), server.Port())
+	second, ok := p.mappedAt(ctx, b, beside)
+	switch {
+	case !ok:
 		return
-	}
-	if second == b.Mapped {
+	case second == b.Mapped:
 		b.Mapping = EndpointIndependent
+		return
+	case p.client.extraPorts() > 0:
 		return
 	}
 	third, ok := p.mappedAt(ctx, b, other)
@@ -235,12 +269,33 @@ func (p prober) mappingOf(ctx context.Context, servers []netip.AddrPort) (Behavi
 	if len(seen) < 2 {
 		return b, errors.Join(ErrTooFewServers, lastErr)
 	}
-	b.Mapping, b.MappingAtMost = compareMappings(seen)
+	b.Mapping, b.MappingAtMost = p.compare(seen)
 	if b.Mapped == b.Local {
 		b.Mapping, b.MappingAtMost = None, false
 	}
 	b.PortDelta = portDelta(b.Ports)
 	return b, nil
+}
+
+// compare judges what was seen. More ports than strays explain prove that the
+// mapping depends; hosts that saw the same one prove that it does not.
+func (p prober) compare(seen map[netip.AddrPort]netip.AddrPort) (Dependence, bool) {
+	verdict, atMost := compareMappings(seen)
+	extra := p.client.extraPorts()
+	if verdict == EndpointIndependent || extra == 0 {
+		return verdict, atMost
+	}
+	hosts := make(map[netip.AddrPort]netip.Addr)
+	for server, mapped := range seen {
+		if first, again := hosts[mapped]; again && first != server.Addr() {
+			return EndpointIndependent, false
+		}
+		hosts[mapped] = server.Addr()
+	}
+	if len(hosts) > 1+extra {
+		return verdict, atMost
+	}
+	return Unknown, false
 }
 
 // compareMappings judges destinations and the addresses they saw.
@@ -312,32 +367,28 @@ func localAddress(bound net.Addr) func(netip.AddrPort) netip.AddrPort {
 // Besides errors of the first request ([ErrNoAnswer], [ErrRefused]) it
 // returns the context's error together with what was found so far.
 func DiscoverOn(ctx context.Context, pc net.PacketConn, server netip.AddrPort) (Behaviour, error) {
-	c := newClient(packetSender{pc})
-	stop := make(chan struct{})
-	var reading sync.WaitGroup
-	reading.Go(func() {
-		readLoop(pc, stop, func(b []byte, from netip.AddrPort) {
-			if Check(b) == nil && isResponse(b) {
-				c.deliver(b, from)
-			}
-		})
+	return discoverOn(ctx, pc, server, nil)
+}
+
+// DiscoverFresh is [DiscoverOn] with two sockets of open, one for the mapping
+// and one for the filter. So it also tells the mapping of a router without a
+// filter of its own from a server with one IP only.
+func DiscoverFresh(ctx context.Context, open Opener, server netip.AddrPort) (Behaviour, error) {
+	pc, err := open()
+	if err != nil {
+		return Behaviour{}, fmt.Errorf("discover nat behaviour: %w", err)
+	}
+	defer pc.Close()
+	return discoverOn(ctx, pc, server, open)
+}
+
+func discoverOn(ctx context.Context, pc net.PacketConn, server netip.AddrPort, fresh Opener) (b Behaviour, err error) {
+	err = onSocket(pc, func(c *client) (err error) {
+		b, err = prober{c, localAddress(pc.LocalAddr()), fresh}.discover(ctx, server)
+		return err
 	})
-	defer func() {
-		close(stop)
-		if err := pc.SetReadDeadline(time.Unix(1, 0)); err != nil {
-			_ = pc.Close() // nothing else ends the read
-		}
-		reading.Wait()
-		_ = pc.SetReadDeadline(time.Time{})
-	}()
-	b, err := prober{c, localAddress(pc.LocalAddr())}.discover(ctx, server)
 	if err != nil {
 		return b, fmt.Errorf("discover nat behaviour: %w", err)
 	}
 	return b, nil
-}
-
-func isResponse(b []byte) bool {
-	typ := messageType(b)
-	return typ == bindingSuccess || typ == bindingError
 }

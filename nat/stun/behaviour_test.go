@@ -1,8 +1,11 @@
 package stun
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"net"
 	"net/netip"
 	"sync/atomic"
 	"testing"
@@ -24,13 +27,18 @@ var (
 // what is left after leaving out the given number of alternates.
 func startServer(t *testing.T, n *memnet.Net, ips int) *Server {
 	t.Helper()
-	cfg := ServerConfig{Primary: n.Host(serverAddr)}
+	return startServerAt(t, n, ips, serverIP, serverIP2)
+}
+
+func startServerAt(t *testing.T, n *memnet.Net, ips int, one, two netip.Addr) *Server {
+	t.Helper()
+	cfg := ServerConfig{Primary: n.Host(netip.AddrPortFrom(one, 3478))}
 	if ips > 0 {
-		cfg.AltPort = n.Host(netip.AddrPortFrom(serverIP, 3479))
+		cfg.AltPort = n.Host(netip.AddrPortFrom(one, 3479))
 	}
 	if ips > 1 {
-		cfg.AltIP = n.Host(netip.AddrPortFrom(serverIP2, 3478))
-		cfg.AltBoth = n.Host(netip.AddrPortFrom(serverIP2, 3479))
+		cfg.AltIP = n.Host(netip.AddrPortFrom(two, 3478))
+		cfg.AltBoth = n.Host(netip.AddrPortFrom(two, 3479))
 	}
 	s, err := NewServer(cfg)
 	if err != nil {
@@ -55,6 +63,7 @@ func TestDiscoverNamesEachKindOfNAT(t *testing.T) {
 		mappingAtMost, filteringAtMost bool
 		preserved                      bool
 		delta                          int
+		fresh                          Dependence // the mapping with fresh sockets, if they tell more
 	}
 	const (
 		I  = memnet.Independent
@@ -89,32 +98,105 @@ func TestDiscoverNamesEachKindOfNAT(t *testing.T) {
 			want{mapping: AddressDependent, mappingAtMost: true,
 				filtering: AddressAndPortDependent, preserved: true}},
 		{"symmetric, server with one IP", AP, AP, memnet.Sequential, 1,
-			want{mapping: AddressAndPortDependent, filtering: AddressAndPortDependent}},
+			want{mapping: Unknown, filtering: AddressAndPortDependent, fresh: AddressAndPortDependent}},
 		{"port-restricted, server with one address", I, AP, memnet.Preserve, 0,
 			want{mapping: Unknown, filtering: Unknown, preserved: true}},
 	}
 	for _, row := range rows {
-		t.Run(row.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				n := &memnet.Net{Latency: 20 * time.Millisecond}
-				startServer(t, n, row.ips)
-				pc := n.NAT(routerIP, row.mapping, row.filtering, row.ports).Host(privateAddr)
-				b, err := DiscoverOn(t.Context(), pc, serverAddr)
-				if err != nil {
-					t.Fatal(err)
-				}
-				got := want{b.Mapping, b.Filtering, b.MappingAtMost, b.FilteringAtMost, b.PortPreserved, b.PortDelta}
-				if got != row.want {
-					t.Errorf("got %+v, want %+v (ports %v)", got, row.want, b.Ports)
-				}
-				if b.Mapped.Addr() != routerIP || b.Local != privateAddr {
-					t.Errorf("mapped %v local %v", b.Mapped, b.Local)
-				}
-				if b.RTT != 40*time.Millisecond {
-					t.Errorf("round trip %v, want 40ms", b.RTT)
-				}
+		for _, at := range []struct {
+			name                  string
+			server, other, router string
+			home                  string
+		}{
+			{"IPv4", "44.128.0.1", "44.128.0.2", "44.129.0.1", "192.168.1.2"},
+			{"IPv6", "3fff:1::1", "3fff:1::2", "3fff:2::1", "fd00::2"},
+		} {
+			for _, fresh := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s, %s, fresh sockets %v", row.name, at.name, fresh), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						n := &memnet.Net{Latency: 20 * time.Millisecond}
+						server := netip.MustParseAddr(at.server)
+						startServerAt(t, n, row.ips, server, netip.MustParseAddr(at.other))
+						home := n.NAT(netip.MustParseAddr(at.router), row.mapping, row.filtering, row.ports)
+						open, local := opener(home, at.home)
+						discover, expect := DiscoverFresh, row.want
+						if fresh {
+							expect.mapping = cmp.Or(expect.fresh, expect.mapping)
+						} else {
+							discover = func(ctx context.Context, open Opener, server netip.AddrPort) (Behaviour, error) {
+								pc, _ := open()
+								return DiscoverOn(ctx, pc, server)
+							}
+						}
+						b, err := discover(t.Context(), open, netip.AddrPortFrom(server, 3478))
+						if err != nil {
+							t.Fatal(err)
+						}
+						expect.fresh = ""
+						got := want{b.Mapping, b.Filtering, b.MappingAtMost, b.FilteringAtMost, b.PortPreserved, b.PortDelta, ""}
+						if got != expect {
+							t.Errorf("got %+v, want %+v (ports %v)", got, expect, b.Ports)
+						}
+						if b.Mapped.Addr() != home.Public() || b.Local != local || b.RTT != 40*time.Millisecond {
+							t.Errorf("mapped %v local %v round trip %v", b.Mapped, b.Local, b.RTT)
+						}
+					})
+				})
+			}
+		}
+	}
+}
+
+// opener opens sockets in a home, from port 4001 on, and names the first.
+func opener(home *memnet.NAT, addr string) (Opener, netip.AddrPort) {
+	first := netip.AddrPortFrom(netip.MustParseAddr(addr), 4001)
+	var opened atomic.Int64
+	return func() (net.PacketConn, error) {
+		return home.Host(netip.AddrPortFrom(first.Addr(), first.Port()+uint16(opened.Add(1)-1))), nil
+	}, first
+}
+
+// TestStraysDoNotMakeAMappingLookSymmetric asks behind routers without a filter
+// of their own: the packet that tests the filter takes a port.
+func TestStraysDoNotMakeAMappingLookSymmetric(t *testing.T) {
+	third := netip.MustParseAddrPort("44.128.0.3:3478")
+	for ips := 1; ips <= 2; ips++ {
+		for _, fresh := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%d addresses, fresh sockets %v", ips, fresh), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					n := new(memnet.Net)
+					startServer(t, n, ips)
+					startMux(t, n.Host(third), Config{Serve: true})
+					home := n.NAT(routerIP, memnet.Independent, memnet.ByAddressAndPort, memnet.Preserve)
+					home.OpenInput = true
+					open, local := opener(home, "192.168.1.2")
+					cfg := Config{}
+					if fresh {
+						cfg.Open = open
+					}
+					m := startMux(t, home.Host(local), cfg)
+					alt := netip.AddrPortFrom(serverIP, 3479)
+					for round := range 3 {
+						b, err := m.Discover(t.Context(), serverAddr)
+						right := b.Mapping == EndpointIndependent || b.Mapping == AddressDependent && b.MappingAtMost
+						if unsure := b.Mapping == Unknown && !fresh && ips == 1; err != nil || !right && !unsure {
+							t.Errorf("round %d: got %+v, %v", round, b, err)
+						}
+						if fresh && b.Filtering != AddressAndPortDependent {
+							t.Errorf("round %d: filtering %v", round, b.Filtering)
+						}
+						<-time.After(2 * time.Minute)
+					}
+					b, err := m.Mapping(t.Context(), []netip.AddrPort{serverAddr, alt, third})
+					if err != nil || b.Mapping != EndpointIndependent {
+						t.Errorf("got %+v, %v", b, err)
+					}
+					if b, err = m.Mapping(t.Context(), []netip.AddrPort{serverAddr, alt}); err != nil || b.Mapping == AddressAndPortDependent {
+						t.Errorf("got %+v, %v", b, err)
+					}
+				})
 			})
-		})
+		}
 	}
 }
 

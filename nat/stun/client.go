@@ -23,7 +23,7 @@ const (
 	DefaultTimeout = 6 * time.Second
 
 	maxTransactions = 64 // requests of ours in flight at once
-	maxContacted    = 64 // destinations remembered for the filtering test
+	maxContacted    = 64 // destinations remembered for the behaviour tests
 	filterMemory    = 5 * time.Minute
 )
 
@@ -43,6 +43,8 @@ type client struct {
 	mu        sync.Mutex
 	pending   map[TransactionID]*transaction
 	contacted map[netip.AddrPort]time.Time
+	strays    map[netip.AddrPort]time.Time // unwanted packets caused
+	spoilt    map[netip.AddrPort]time.Time // strays we have sent to since
 	closed    chan struct{}
 	closing   sync.Once
 }
@@ -64,6 +66,8 @@ func newClient(out sender) *client {
 		out:       out,
 		pending:   make(map[TransactionID]*transaction),
 		contacted: make(map[netip.AddrPort]time.Time),
+		strays:    make(map[netip.AddrPort]time.Time),
+		spoilt:    make(map[netip.AddrPort]time.Time),
 		closed:    make(chan struct{}),
 	}
 }
@@ -112,21 +116,18 @@ func (c *client) ask(ctx context.Context, server, expected netip.AddrPort, chang
 	if !usable(server) {
 		return answer{}, 0, fmt.Errorf("stun server address %v is not usable", server)
 	}
-	request, err := newRequest(change)
-	if err != nil {
-		return answer{}, 0, err
-	}
+	request, id := newRequest(changeRequest(change))
 	tx := &transaction{asked: server, expected: expected, done: make(chan reply, 1)}
-	if err := c.begin(request.TransactionID, tx); err != nil {
+	if err := c.begin(id, tx); err != nil {
 		return answer{}, 0, err
 	}
-	defer c.forget(request.TransactionID)
+	defer c.forget(id)
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, DefaultTimeout)
 		defer cancel()
 	}
-	return c.exchange(ctx, request.Raw, tx)
+	return c.exchange(ctx, request, tx)
 }
 
 func (c *client) begin(id TransactionID, tx *transaction) error {
@@ -177,19 +178,29 @@ func (c *client) exchange(ctx context.Context, request []byte, tx *transaction) 
 	}
 }
 
-// remember notes that a packet of ours opens the filter towards a
-// destination. The oldest is forgotten when the table is full; c.mu is held.
+// remember notes that a packet of ours opens the filter towards a destination,
+// and starts or keeps alive what a stray from there may do; c.mu is held.
 func (c *client) remember(to netip.AddrPort) {
-	if _, known := c.contacted[to]; !known && len(c.contacted) >= maxContacted {
-		oldest := to
-		for a, at := range c.contacted {
-			if o, ok := c.contacted[oldest]; !ok || at.Before(o) {
+	note(c.contacted, to)
+	if _, strayed := c.strays[to]; strayed {
+		note(c.strays, to)
+		note(c.spoilt, to)
+	}
+}
+
+// note sets the time of an address. The oldest is forgotten when the table is
+// full.
+func note(table map[netip.AddrPort]time.Time, addr netip.AddrPort) {
+	if _, known := table[addr]; !known && len(table) >= maxContacted {
+		oldest := addr
+		for a, at := range table {
+			if o, ok := table[oldest]; !ok || at.Before(o) {
 				oldest = a
 			}
 		}
-		delete(c.contacted, oldest)
+		delete(table, oldest)
 	}
-	c.contacted[to] = time.Now()
+	table[addr] = time.Now()
 }
 
 // noteSent is remember for packets that are not requests of this client.
@@ -197,6 +208,35 @@ func (c *client) noteSent(to netip.AddrPort) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.remember(to)
+}
+
+// noteStray notes that a packet which nobody asked for may have come from an
+// address. A router that does not filter gives it the port it was sent to, and
+// what we send there afterwards another one (the conntrack trap); Linux then
+// uses that port for new destinations too.
+func (c *client) noteStray(from netip.AddrPort, came bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if came {
+		note(c.strays, from)
+	} else {
+		delete(c.strays, from)
+		delete(c.spoilt, from)
+	}
+}
+
+// extraPorts is how many ports more than by its own rules a NAT may have given
+// to the socket because of strays.
+func (c *client) extraPorts() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := 0
+	for _, at := range c.spoilt {
+		if time.Since(at) < filterMemory {
+			n++
+		}
+	}
+	return n
 }
 
 // openedTowards says whether we sent to match lately, so that the filter of

@@ -16,6 +16,7 @@
 //
 //	RFC 8489  messages, retransmission, FINGERPRINT      gate.go, client.go
 //	RFC 5780  mapping and filtering tests, the server    behaviour.go, server.go
+//	          lifetime §4.6, hairpin §4.5                lifetime.go, hairpin.go
 //	RFC 8445  whose connectivity check a message is      mux.go
 //	RFC 5769  test vectors                               rfc5769_test.go
 //
@@ -29,6 +30,10 @@
 //	   request without USERNAME            ─┼─▶ responder ─▶ answer ≤ request
 //	   anything else                       ─┴─▶ dropped, counted
 //
+//	fresh sockets (Opener) ─▶ DiscoverFresh, Lifetime, Hairpin, PortSamples
+//	successive Binds ──────▶ Rotation            Lifetime ─▶ Keepalive ─▶ when to send
+//	a transport of its own ▶ Request, Answer, ParseMapped
+//
 // # Caveats
 //
 //   - STUN servers can lie. A mapped address is a hint until two servers
@@ -37,6 +42,23 @@
 //     other addresses. [DiscoverOn] takes such a socket; [Mux.Discover] looks
 //     at what the Mux itself has sent and says Unknown if in doubt, but it
 //     cannot see what else leaves by the shared socket.
+//   - A router without a filter of its own gives the port of a packet that it
+//     did not want to that packet, and ours another one. Tests of the filter
+//     send such packets, so that behind those routers a mapping can look as if
+//     it depended on the endpoint. What such strays may explain is called
+//     Unknown; with fresh sockets for the filter (Config.Open, [DiscoverFresh])
+//     there are none.
+//   - A server with one IP stays one: it can't be paired with another node for
+//     CHANGE-REQUEST. The other node would have to send wherever it is told
+//     to, which is what nobody may have from us without proof. Such a server
+//     refuses to change the IP (420) and names in OTHER-ADDRESS only its own
+//     second port; the client then says what one IP can tell (MappingAtMost,
+//     FilteringAtMost). The mapping is completed by asking several nodes, see
+//     [Mux.Mapping].
+//   - RESPONSE-PORT is served to ports from 1024 on of the address that asks,
+//     within the same rate as all answers. PADDING is refused.
+//   - [Lifetime] takes minutes and makes mappings of its own: once for each
+//     network and at idle times.
 //   - Several NATs in a row are seen as one.
 //   - A plain 20-byte Binding request gets no answer: it would have to be
 //     larger than the request. Our own requests have [MinRequest] bytes.

@@ -65,6 +65,7 @@ const (
 	attrReservation      = 0x0022
 	attrPriority         = 0x0024
 	attrUseCandidate     = 0x0025
+	attrPadding          = 0x0026
 	attrResponsePort     = 0x0027
 	attrConnectionID     = 0x002A
 	attrSoftware         = 0x8022
@@ -75,6 +76,10 @@ const (
 	attrControlling      = 0x802A
 	attrResponseOrigin   = 0x802B
 	attrOtherAddress     = 0x802C
+
+	// attrOldXORMapped is XOR-MAPPED-ADDRESS in drafts before RFC 5389. The
+	// decoders take it for that, so the gate has to.
+	attrOldXORMapped = 0x8020
 )
 
 // Check is the gate: it returns nil only for a datagram that every decoder
@@ -132,13 +137,15 @@ func checkHeader(b []byte) error {
 	return nil
 }
 
-// attributeAt reads the attribute at off. next is where the following one
+// attributeAt reads the attribute at off, by the name decoders give it. next is where the following one
 // begins, padding included (RFC 8489 §14).
 func attributeAt(b []byte, off int) (typ uint16, value []byte, next int, err error) {
 	if len(b)-off < attrHeaderSize {
 		return 0, nil, 0, fmt.Errorf("%w: header cut at %d", ErrAttribute, off)
 	}
-	typ = binary.BigEndian.Uint16(b[off:])
+	if typ = binary.BigEndian.Uint16(b[off:]); typ == attrOldXORMapped {
+		typ = attrXORMappedAddress
+	}
 	length := int(binary.BigEndian.Uint16(b[off+2:]))
 	start := off + attrHeaderSize
 	next = start + (length+3)&^3

@@ -16,6 +16,9 @@ import (
 // zero: 24 bytes that end a process whose decoder trusts the length.
 var killer = raw(bindingSuccess, tlv(attrXORMappedAddress, nil))
 
+// oldKiller is the same with the attribute's type of early drafts.
+var oldKiller = raw(bindingSuccess, tlv(attrOldXORMapped, nil))
+
 func raw(typ uint16, attrs ...[]byte) []byte {
 	b := make([]byte, headerSize)
 	binary.BigEndian.PutUint16(b, typ)
@@ -88,11 +91,8 @@ func TestGate(t *testing.T) {
 		b[at] = to
 		return b
 	}
-	fingerprinted, err := newRequest(0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	wrongPrint := exact(fingerprinted.Raw)
+	fingerprinted, _ := newRequest()
+	wrongPrint := exact(fingerprinted)
 	wrongPrint[len(wrongPrint)-1] ^= 1
 	integrity := tlv(attrIntegrity, make([]byte, 20))
 
@@ -102,6 +102,8 @@ func TestGate(t *testing.T) {
 		want error
 	}{
 		{"the 24-byte killer", killer, ErrAttribute},
+		{"the killer by its old name", oldKiller, ErrAttribute},
+		{"an IPv4 address by its old name", raw(bindingSuccess, tlv(attrOldXORMapped, v4)), nil},
 		{"empty datagram", nil, ErrHeader},
 		{"19 bytes", raw(bindingRequest)[:19], ErrHeader},
 		{"bare header", raw(bindingRequest), nil},
@@ -133,7 +135,7 @@ func TestGate(t *testing.T) {
 		{"error code 200", raw(bindingError, tlv(attrErrorCode, []byte{0, 0, 2, 0})), ErrAttribute},
 		{"error number 100", raw(bindingError, tlv(attrErrorCode, []byte{0, 0, 4, 100})), ErrAttribute},
 		{"error code without code", raw(bindingError, tlv(attrErrorCode, []byte{0, 0, 4})), ErrAttribute},
-		{"right fingerprint", fingerprinted.Raw, nil},
+		{"right fingerprint", fingerprinted, nil},
 		{"wrong fingerprint", wrongPrint, ErrFingerprint},
 		{"attribute after integrity", raw(bindingRequest, integrity, tlv(attrPriority, make([]byte, 4))), ErrAttribute},
 		{"integrity twice", raw(bindingRequest, integrity, integrity), ErrAttribute},
@@ -157,9 +159,9 @@ var gated = []uint16{
 	attrMappedAddress, attrChangeRequest, attrSourceAddress, attrChangedAddress, attrUsername, attrIntegrity,
 	attrErrorCode, attrUnknown, attrChannelNumber, attrLifetime, attrXORPeerAddress, 0x0013, attrRealm, attrNonce,
 	attrXORRelayed, attrAddressFamily, attrEvenPort, attrTransport, attrDontFragment, attrIntegritySHA256,
-	attrUserhash, attrXORMappedAddress, attrReservation, attrPriority, attrUseCandidate, 0x0026, attrResponsePort,
+	attrUserhash, attrXORMappedAddress, attrReservation, attrPriority, attrUseCandidate, attrPadding, attrResponsePort,
 	attrConnectionID, attrSoftware, attrAlternateServer, attrCacheTimeout, attrFingerprint, attrControlled,
-	attrControlling, attrResponseOrigin, attrOtherAddress, 0xC001,
+	attrControlling, attrResponseOrigin, attrOtherAddress, attrOldXORMapped, 0xC001,
 }
 
 // TestNothingBehindTheGatePanics tries each attribute with each short length,
@@ -213,35 +215,34 @@ func TestNothingBehindTheGatePanics(t *testing.T) {
 // TestTheKillerKillsWithoutTheGate keeps the reason for the gate alive: when
 // the codec is repaired this test says that the caveat can go.
 func TestTheKillerKillsWithoutTheGate(t *testing.T) {
-	defer func() {
-		if recover() == nil {
-			t.Error("the codec survives the killer: update the comment of Check")
-		}
-	}()
-	m := &stun.Message{Raw: exact(killer)}
-	if err := m.Decode(); err != nil {
-		t.Fatal(err)
+	for _, b := range [][]byte{killer, oldKiller} {
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Errorf("the codec survives % x: update the comment of Check", b)
+				}
+			}()
+			m := &stun.Message{Raw: exact(b)}
+			if err := m.Decode(); err != nil {
+				t.Fatal(err)
+			}
+			_ = new(stun.XORMappedAddress).GetFrom(m)
+		}()
 	}
-	_ = new(stun.XORMappedAddress).GetFrom(m)
 }
 
 func TestCheckDoesNotAllocate(t *testing.T) {
-	m, err := newRequest(changeIP)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if n := testing.AllocsPerRun(100, func() { _ = Check(m.Raw) }); n != 0 {
+	m, _ := newRequest(changeRequest(changeIP))
+	if n := testing.AllocsPerRun(100, func() { _ = Check(m) }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
 }
 
 func FuzzCheck(f *testing.F) {
 	f.Add(killer)
-	request, err := newRequest(changeIP | changePort)
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(request.Raw)
+	f.Add(oldKiller)
+	request, _ := newRequest(changeRequest(changeIP | changePort))
+	f.Add(request)
 	for _, v := range rfc5769 {
 		f.Add(v.raw)
 	}
@@ -315,14 +316,11 @@ func TestParseAnswerRefusesNonsense(t *testing.T) {
 
 func TestRequestsAreLargeEnoughForTheRichestAnswer(t *testing.T) {
 	for _, change := range []byte{0, changePort, changeIP, changeIP | changePort} {
-		m, err := newRequest(change)
-		if err != nil {
-			t.Fatal(err)
+		m, _ := newRequest(changeRequest(change))
+		if len(m) < MinRequest || Check(m) != nil {
+			t.Errorf("change %d: %d bytes, gate: %v", change, len(m), Check(m))
 		}
-		if len(m.Raw) < MinRequest || Check(m.Raw) != nil {
-			t.Errorf("change %d: %d bytes, gate: %v", change, len(m.Raw), Check(m.Raw))
-		}
-		if s, ok := find(m.Raw, attrSoftware); !ok || strings.TrimSpace(string(s)) != "porchlight" {
+		if s, ok := find(m, attrSoftware); !ok || strings.TrimSpace(string(s)) != "porchlight" {
 			t.Errorf("software %q", s)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"net"
 	"net/netip"
 
@@ -47,29 +48,50 @@ func transactionID(b []byte) (id TransactionID) {
 	return id
 }
 
-// newRequest builds a Binding request of at least [MinRequest] bytes. The
-// padding is a SOFTWARE attribute, which any server ignores; PADDING would
-// be refused by servers that do not speak RFC 5780.
-func newRequest(change byte) (*stun.Message, error) {
-	m := new(stun.Message)
-	m.SetType(stun.BindingRequest)
-	if _, err := rand.Read(m.TransactionID[:]); err != nil {
-		return nil, fmt.Errorf("draw transaction id: %w", err)
+// newRequest builds a Binding request of at least [MinRequest] bytes around
+// the given attributes, each as [appendAttribute] makes it. The padding is a
+// SOFTWARE attribute, which any server ignores; PADDING would be refused by
+// servers that do not speak RFC 5780.
+func newRequest(attributes ...[]byte) (request []byte, id TransactionID) {
+	rand.Read(id[:])
+	b := make([]byte, headerSize, MinRequest)
+	binary.BigEndian.PutUint16(b, bindingRequest)
+	binary.BigEndian.PutUint32(b[4:], magicCookie)
+	copy(b[8:], id[:])
+	for _, a := range attributes {
+		b = append(b, a...)
 	}
-	m.WriteHeader()
-	if change != 0 {
-		m.Add(stun.AttrChangeRequest, []byte{0, 0, 0, change})
-	}
-	const fingerprint = attrHeaderSize + 4
 	text := []byte("porchlight")
-	for len(m.Raw)+attrHeaderSize+len(text)+fingerprint < MinRequest || len(text)%4 != 0 {
+	for len(b)+attrHeaderSize+len(text)+fingerprintSize < MinRequest || len(text)%4 != 0 {
 		text = append(text, ' ')
 	}
-	m.Add(stun.AttrSoftware, text)
-	if err := stun.Fingerprint.AddTo(m); err != nil {
-		return nil, fmt.Errorf("add fingerprint: %w", err)
+	b = appendAttribute(b, attrSoftware, text)
+	binary.BigEndian.PutUint16(b[2:], uint16(len(b)+fingerprintSize-headerSize))
+	return appendAttribute(b, attrFingerprint, binary.BigEndian.AppendUint32(nil, crc32.ChecksumIEEE(b)^fingerprintXOR)), id
+}
+
+// fingerprintSize is the size of a FINGERPRINT attribute in bytes.
+const fingerprintSize = attrHeaderSize + 4
+
+// appendAttribute appends an attribute with its padding (RFC 8489 §14).
+func appendAttribute(b []byte, typ uint16, value []byte) []byte {
+	b = binary.BigEndian.AppendUint16(b, typ)
+	b = binary.BigEndian.AppendUint16(b, uint16(len(value)))
+	b = append(b, value...)
+	return append(b, make([]byte, -len(value)&3)...)
+}
+
+// changeRequest is a CHANGE-REQUEST attribute (RFC 5780 §7.2), nil for 0.
+func changeRequest(flags byte) []byte {
+	if flags == 0 {
+		return nil
 	}
-	return m, nil
+	return appendAttribute(nil, attrChangeRequest, []byte{0, 0, 0, flags})
+}
+
+// responsePort is a RESPONSE-PORT attribute (RFC 5780 §7.5).
+func responsePort(port uint16) []byte {
+	return appendAttribute(nil, attrResponsePort, []byte{byte(port >> 8), byte(port), 0, 0})
 }
 
 // answer is what a Binding response said. Addresses that were absent are

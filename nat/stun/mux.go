@@ -54,6 +54,11 @@ type Config struct {
 	Rate  float64 // answers a second per /24 or /56, default [DefaultRate]
 	Burst int     // answers at once per /24 or /56, default [DefaultBurst]
 
+	// Open opens another socket beside the shared one, for the filtering test
+	// of [Mux.Discover]. Without it both tests share a socket, and behind a
+	// router without a filter of its own the mapping may stay Unknown.
+	Open Opener
+
 	// Logger gets what the owner of a device could want to know; nil is
 	// silence.
 	Logger *slog.Logger
@@ -66,6 +71,7 @@ type Mux struct {
 	client *client
 	server *responder // nil unless Config.Serve
 	alt    net.PacketConn
+	fresh  Opener
 	log    *slog.Logger
 	loops  sync.WaitGroup
 	counts counters
@@ -109,7 +115,7 @@ func NewMux(conn Conn, cfg Config) (*Mux, error) {
 		return nil, ErrServerAlone
 	}
 	m := &Mux{
-		conn: conn, client: newClient(conn), alt: cfg.AltPort, log: cfg.Logger,
+		conn: conn, client: newClient(conn), alt: cfg.AltPort, fresh: cfg.Open, log: cfg.Logger,
 		stop:      make(chan struct{}),
 		endpoints: make(map[string]*Endpoint),
 		checks:    make(map[TransactionID]check),
@@ -131,12 +137,21 @@ func NewMux(conn Conn, cfg Config) (*Mux, error) {
 // SetPublic tells the server which addresses it is seen at, for
 // RESPONSE-ORIGIN and OTHER-ADDRESS; unusable ones are left as they are.
 // Until then, and for a zero alternate, the attributes are left out.
+//
+// The alternate is the other port of the same address. One at another address
+// is left out, because requests to be answered from there would be refused:
+// a server with one address can't be completed by another node, see the
+// package's caveats.
 func (m *Mux) SetPublic(primary, alternate netip.AddrPort) {
 	if m.server == nil {
 		return
 	}
 	m.server.setPublic(0, primary)
-	m.server.setPublic(1, alternate)
+	if canonical(alternate).Addr() == m.server.places[0].address().Addr() {
+		m.server.setPublic(1, alternate)
+	} else if usable(alternate) {
+		m.server.places[1].public.Store(nil)
+	}
 }
 
 // Handle takes one datagram from the socket. b is not kept. It never blocks
@@ -256,8 +271,10 @@ func (m *Mux) Bind(ctx context.Context, server netip.AddrPort) (mapped netip.Add
 }
 
 // Discover runs the tests of RFC 5780 against a server with alternate
-// addresses. Filtering is [Unknown] when the Mux has sent to one of them in
-// the last five minutes; [DiscoverOn] with a socket of its own knows better.
+// addresses. Without Config.Open, Filtering is [Unknown] when the Mux has sent
+// to one of them in the last five minutes, and Mapping is [Unknown] when it
+// seems to depend on the endpoint but a packet that was sent to test the filter
+// may be the cause; [DiscoverFresh] knows better.
 func (m *Mux) Discover(ctx context.Context, server netip.AddrPort) (Behaviour, error) {
 	b, err := m.prober().discover(ctx, server)
 	if err != nil {
@@ -278,7 +295,9 @@ func (m *Mux) Mapping(ctx context.Context, servers []netip.AddrPort) (Behaviour,
 	return b, nil
 }
 
-func (m *Mux) prober() prober { return prober{m.client, localAddress(m.conn.LocalAddr())} }
+func (m *Mux) prober() prober {
+	return prober{m.client, localAddress(m.conn.LocalAddr()), m.fresh}
+}
 
 // Close ends all requests of ours with net.ErrClosed, removes the endpoints
 // and closes AltPort. The shared socket stays open.

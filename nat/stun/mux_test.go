@@ -50,7 +50,7 @@ func oneRequest(t *testing.T, c *memnet.Conn) (b []byte, from netip.AddrPort) {
 	return buf[:n], addr.(*net.UDPAddr).AddrPort()
 }
 
-func success(t *testing.T, id TransactionID, mapped string) []byte {
+func answerNaming(t *testing.T, id TransactionID, mapped string) []byte {
 	t.Helper()
 	addr := netip.MustParseAddrPort(mapped)
 	m, err := stun.Build(stun.NewTransactionIDSetter(id), stun.BindingSuccess,
@@ -75,13 +75,13 @@ func TestBindBelievesOnlyTheAnswer(t *testing.T) {
 			return b
 		}, "", func(c Counts) int64 { return c.Malformed }},
 		{"a wrong transaction id", func(t *testing.T, _ TransactionID) []byte {
-			return success(t, TransactionID([]byte("WRONGTXIDXXX")), lie)
+			return answerNaming(t, TransactionID([]byte("WRONGTXIDXXX")), lie)
 		}, "", func(c Counts) int64 { return c.Unasked }},
 		{"the right id from a foreign server", func(t *testing.T, id TransactionID) []byte {
-			return success(t, id, lie)
+			return answerNaming(t, id, lie)
 		}, "44.131.0.1", func(c Counts) int64 { return c.WrongSource }},
 		{"the right id from another port of the server", func(t *testing.T, id TransactionID) []byte {
-			return success(t, id, lie)
+			return answerNaming(t, id, lie)
 		}, "44.128.0.1", func(c Counts) int64 { return c.WrongSource }},
 	}
 	for _, row := range rows {
@@ -101,7 +101,7 @@ func TestBindBelievesOnlyTheAnswer(t *testing.T) {
 						t.Error(err)
 					}
 					synctest.Wait()
-					if err := server.WriteSTUN(success(t, id, truth), from); err != nil {
+					if err := server.WriteSTUN(answerNaming(t, id, truth), from); err != nil {
 						t.Error(err)
 					}
 				}()
@@ -306,9 +306,9 @@ func TestEndpointsGetTheirOwn(t *testing.T) {
 		if err := one.Send(check.Raw, there); err != nil {
 			t.Fatal(err)
 		}
-		write(foreign, success(t, check.TransactionID, here.String()))
-		write(peer, success(t, check.TransactionID, here.String()))
-		write(peer, success(t, check.TransactionID, here.String())) // answered already
+		write(foreign, answerNaming(t, check.TransactionID, here.String()))
+		write(peer, answerNaming(t, check.TransactionID, here.String()))
+		write(peer, answerNaming(t, check.TransactionID, here.String())) // answered already
 		if c := m.Counts(); got["one"] != 2 || c.WrongSource != 1 || c.Unasked != 1 {
 			t.Errorf("answers: %v, %+v", got, c)
 		}
@@ -346,7 +346,7 @@ func TestEndpointForgetsTheOldestCheck(t *testing.T) {
 		t.Errorf("%d checks remembered", len(m.checks))
 	}
 	for _, id := range ids {
-		m.Handle(success(t, id, "44.129.0.1:4001"), there)
+		m.Handle(answerNaming(t, id, "44.129.0.1:4001"), there)
 	}
 	if handled != MaxChecks || m.Counts().Unasked != 1 {
 		t.Errorf("handled %d, %+v", handled, m.Counts())

@@ -1,10 +1,12 @@
 package stun
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -207,44 +209,66 @@ func (r *responder) handle(b []byte, from netip.AddrPort, i int) {
 		r.limited.Add(1)
 		return
 	}
-	out, by := r.reply(b, from, i)
-	if out == nil || by.WriteSTUN(out, from) != nil {
+	out, by, to := r.reply(b, from, i)
+	if out == nil || by.WriteSTUN(out, to) != nil {
 		r.silent.Add(1)
 		return
 	}
 	r.answered.Add(1)
 }
 
-// reply builds the answer and names the socket it must leave by; nil when
-// no truthful answer fits into the size of the request.
-func (r *responder) reply(b []byte, from netip.AddrPort, i int) ([]byte, sender) {
-	by := i
+// minResponsePort is the lowest port that RESPONSE-PORT may send an answer to:
+// below are the services of a machine, not its clients.
+const minResponsePort = 1024
+
+// reply builds the answer and names the socket it must leave by and where it
+// goes; nil when no truthful answer fits into the size of the request.
+func (r *responder) reply(b []byte, from netip.AddrPort, i int) (out []byte, by sender, to netip.AddrPort) {
+	place := i
 	if v, ok := find(b, attrChangeRequest); ok {
-		by = i ^ int(v[3]&(changeIP|changePort))>>1
+		place = i ^ int(v[3]&(changeIP|changePort))>>1
 	}
-	if r.places[by].send == nil {
-		return fit(b, refusal(b)), r.places[i].send
+	to, refused := target(b, from)
+	if r.places[place].send == nil {
+		refused = append(refused, stun.AttrChangeRequest)
 	}
-	success := func(extra ...stun.Setter) func() (*stun.Message, error) {
-		return func() (*stun.Message, error) {
-			set := []stun.Setter{
-				stun.NewTransactionIDSetter(transactionID(b)), stun.BindingSuccess,
-				&stun.XORMappedAddress{IP: from.Addr().AsSlice(), Port: int(from.Port())},
-			}
-			return stun.Build(append(append(set, extra...), stun.Fingerprint)...)
-		}
+	if len(refused) > 0 {
+		return fit(b, refusal(b, refused...)), r.places[i].send, from
 	}
-	origin, other := r.places[by].address(), r.otherAddress(i)
-	var about []stun.Setter
-	if other.IsValid() {
-		about = append(about, &stun.OtherAddress{IP: other.Addr().AsSlice(), Port: int(other.Port())})
+	return fit(b, r.answers(b, from, i, place)...), r.places[place].send, to
+}
+
+// target says where the answer goes: back, or to the port that RESPONSE-PORT
+// names (RFC 5780 §7.5), at the same address always. It is refused beside
+// CHANGE-REQUEST, which no test needs, so that an answer differs from a plain
+// one in one respect at most. PADDING is refused too: the answer would have to
+// be as large as a fragmented packet.
+func target(b []byte, from netip.AddrPort) (to netip.AddrPort, refused []stun.AttrType) {
+	if _, ok := find(b, attrPadding); ok {
+		refused = append(refused, stun.AttrPadding)
 	}
-	withOther := about
-	if origin.IsValid() {
-		about = append(about[:len(about):len(about)],
-			&stun.ResponseOrigin{IP: origin.Addr().AsSlice(), Port: int(origin.Port())})
+	v, ok := find(b, attrResponsePort)
+	if !ok {
+		return from, refused
 	}
-	return fit(b, success(about...), success(withOther...), success()), r.places[by].send
+	port := binary.BigEndian.Uint16(v)
+	if _, both := find(b, attrChangeRequest); both || port < minResponsePort {
+		return from, append(refused, stun.AttrResponsePort)
+	}
+	return netip.AddrPortFrom(from.Addr(), port), refused
+}
+
+// answers are the forms of the answer, the richest first.
+func (r *responder) answers(b []byte, from netip.AddrPort, at, by int) []builder {
+	var other, origin []stun.Setter
+	if a := r.otherAddress(at); a.IsValid() {
+		other = append(other, &stun.OtherAddress{IP: a.Addr().AsSlice(), Port: int(a.Port())})
+	}
+	if a := r.places[by].address(); a.IsValid() {
+		origin = append(origin, &stun.ResponseOrigin{IP: a.Addr().AsSlice(), Port: int(a.Port())})
+	}
+	with := func(about ...stun.Setter) builder { return success(b, from, append(about, stun.Fingerprint)...) }
+	return []builder{with(slices.Concat(other, origin)...), with(other...), with()}
 }
 
 // otherAddress is what OTHER-ADDRESS says: the place that differs in both
@@ -256,25 +280,4 @@ func (r *responder) otherAddress(i int) netip.AddrPort {
 		}
 	}
 	return netip.AddrPort{}
-}
-
-// refusal is the 420 of a server that cannot do what CHANGE-REQUEST asks.
-func refusal(b []byte) func() (*stun.Message, error) {
-	return func() (*stun.Message, error) {
-		return stun.Build(
-			stun.NewTransactionIDSetter(transactionID(b)), stun.BindingError,
-			&stun.ErrorCodeAttribute{Code: stun.CodeUnknownAttribute},
-			stun.UnknownAttributes{stun.AttrChangeRequest}, stun.Fingerprint)
-	}
-}
-
-// fit returns the first message that is not larger than the request.
-func fit(request []byte, builds ...func() (*stun.Message, error)) []byte {
-	for _, build := range builds {
-		m, err := build()
-		if err == nil && len(m.Raw) <= len(request) {
-			return m.Raw
-		}
-	}
-	return nil
 }

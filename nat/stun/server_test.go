@@ -1,6 +1,8 @@
 package stun
 
 import (
+	"bytes"
+	"net"
 	"net/netip"
 	"testing"
 	"testing/synctest"
@@ -12,10 +14,13 @@ import (
 )
 
 // collector is a socket that keeps what is sent.
-type collector struct{ out [][]byte }
+type collector struct {
+	out [][]byte
+	to  []netip.AddrPort
+}
 
-func (c *collector) WriteSTUN(b []byte, _ netip.AddrPort) error {
-	c.out = append(c.out, b)
+func (c *collector) WriteSTUN(b []byte, to netip.AddrPort) error {
+	c.out, c.to = append(c.out, b), append(c.to, to)
 	return nil
 }
 
@@ -34,15 +39,87 @@ func fourPlaces(v6 bool) (*responder, [4]*collector) {
 	return r, out
 }
 
+func (c *collector) LocalAddr() net.Addr { return net.UDPAddrFromAddrPort(serverAddr) }
+
+func padded(attributes ...[]byte) []byte {
+	b, _ := newRequest(attributes...)
+	return b
+}
+
+// TestResponsePort asks to be answered at another port.
+func TestResponsePort(t *testing.T) {
+	refused := []byte{4, 20}
+	for _, row := range []struct {
+		name    string
+		b       []byte
+		to      string
+		refused bool
+	}{
+		{"another port", padded(responsePort(4002)), "4002", false},
+		{"the lowest port", padded(responsePort(1024)), "1024", false},
+		{"below the lowest port", padded(responsePort(1023)), "4001", true},
+		{"port 0", padded(responsePort(0)), "4001", true},
+		{"in two bytes", padded(tlv(attrResponsePort, []byte{0x0F, 0xA2})), "4002", false},
+		{"with another change", padded(responsePort(4002), changeRequest(changePort)), "4001", true},
+		{"with padding", padded(responsePort(4002), tlv(attrPadding, make([]byte, 8))), "4001", true},
+	} {
+		for _, ip := range []string{"44.130.0.9:", "[3fff:9::9]:"} {
+			r, places := fourPlaces(ip[0] == '[')
+			from := netip.MustParseAddrPort(ip + "4001")
+			r.handle(exact(row.b), from, 0)
+			if len(places[0].out) != 1 {
+				t.Fatalf("%s: %d answers", row.name, len(places[0].out))
+			}
+			out, to := places[0].out[0], places[0].to[0]
+			if Check(out) != nil || len(out) > len(row.b) || to != netip.MustParseAddrPort(ip+row.to) {
+				t.Errorf("%s: %d bytes to %v", row.name, len(out), to)
+			}
+			code, isError := find(out, attrErrorCode)
+			if isError != row.refused || isError && !bytes.Equal(code[2:4], refused) {
+				t.Errorf("%s: error % x", row.name, code)
+			}
+			if a, err := parseAnswer(out); err != nil || !row.refused && a.mapped != from {
+				t.Errorf("%s: %+v, %v", row.name, a, err)
+			}
+		}
+	}
+}
+
+func TestResponsePortIsRateLimited(t *testing.T) {
+	r, places := fourPlaces(false)
+	r.limit = newLimiter(1, 3)
+	for i := range 10 {
+		r.handle(padded(responsePort(uint16(4000+i))), netip.MustParseAddrPort("44.130.0.9:4001"), 0)
+	}
+	if len(places[0].out) != 3 || r.limited.Load() != 7 {
+		t.Errorf("%d answers, %d limited", len(places[0].out), r.limited.Load())
+	}
+}
+
+// TestAlternateElsewhereIsNotNamed pairs a server with another node's address.
+func TestAlternateElsewhereIsNotNamed(t *testing.T) {
+	n := new(memnet.Net)
+	m := startMux(t, n.Host(serverAddr), Config{Serve: true, AltPort: n.Host(netip.AddrPortFrom(serverIP, 3479))})
+	for _, row := range []struct{ alternate, want string }{
+		{"44.128.0.1:3479", "44.128.0.1:3479"},
+		{"0.0.0.0:0", "44.128.0.1:3479"},
+		{"44.128.0.2:3479", ""},
+		{"44.128.0.1:3480", "44.128.0.1:3480"},
+	} {
+		m.SetPublic(serverAddr, netip.MustParseAddrPort(row.alternate))
+		got := m.server.otherAddress(0)
+		if row.want == "" && got.IsValid() || row.want != "" && got != netip.MustParseAddrPort(row.want) {
+			t.Errorf("%s: got %v", row.alternate, got)
+		}
+	}
+}
+
 // TestReflectionFactor sends every kind of message from an unproven address
 // and compares bytes and packets in and out.
 func TestReflectionFactor(t *testing.T) {
 	request := func(change byte) []byte {
-		m, err := newRequest(change)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return m.Raw
+		b, _ := newRequest(changeRequest(change))
+		return b
 	}
 	rows := []struct {
 		name   string
@@ -56,6 +133,10 @@ func TestReflectionFactor(t *testing.T) {
 		{"28 bytes", raw(bindingRequest, tlv(attrSoftware, []byte("1234"))), false},
 		{"56 bytes", raw(bindingRequest, tlv(attrSoftware, make([]byte, 32))), true},
 		{"change request only", raw(bindingRequest, tlv(attrChangeRequest, []byte{0, 0, 0, 6})), false},
+		{"response port", padded(responsePort(4002)), true},
+		{"response port 22", padded(responsePort(22)), true}, // refused
+		{"response port only", raw(bindingRequest, responsePort(4002)), false},
+		{"padding", raw(bindingRequest, tlv(attrPadding, make([]byte, 1200))), true}, // refused
 		{"indication", raw(0x0011, tlv(attrSoftware, make([]byte, 200))), false},
 		{"allocate", raw(0x0003, tlv(attrSoftware, make([]byte, 200))), false},
 		{"response", raw(bindingSuccess, tlv(attrSoftware, make([]byte, 200))), false},
@@ -98,11 +179,8 @@ func TestServerAnswersFromThePlaceAskedFor(t *testing.T) {
 	for at := range 4 {
 		for _, change := range []byte{0, changePort, changeIP, changeIP | changePort} {
 			r, places := fourPlaces(false)
-			m, err := newRequest(change)
-			if err != nil {
-				t.Fatal(err)
-			}
-			r.handle(m.Raw, from, at)
+			m, id := newRequest(changeRequest(change))
+			r.handle(m, from, at)
 			want := at ^ int(change>>1)
 			for i, c := range places {
 				if (len(c.out) == 1) != (i == want) {
@@ -110,7 +188,7 @@ func TestServerAnswersFromThePlaceAskedFor(t *testing.T) {
 				}
 			}
 			b := places[want].out[0]
-			if err := Check(b); err != nil || transactionID(b) != m.TransactionID {
+			if err := Check(b); err != nil || transactionID(b) != id {
 				t.Fatalf("answer: %v", err)
 			}
 			a, err := parseAnswer(b)
@@ -124,11 +202,8 @@ func TestServerAnswersFromThePlaceAskedFor(t *testing.T) {
 func TestServerWithoutTheAddressRefuses(t *testing.T) {
 	r, places := fourPlaces(false)
 	r.places[2].send, r.places[3].send = nil, nil
-	m, err := newRequest(changeIP)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.handle(m.Raw, netip.MustParseAddrPort("44.130.0.9:4001"), 0)
+	m, _ := newRequest(changeRequest(changeIP))
+	r.handle(m, netip.MustParseAddrPort("44.130.0.9:4001"), 0)
 	if len(places[0].out) != 1 {
 		t.Fatalf("%d answers", len(places[0].out))
 	}

@@ -119,3 +119,32 @@ func TestDiscoverOverLoopbackWithFourAddresses(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestFreshSocketsOverLoopback(t *testing.T) {
+	defer goleak.VerifyNone(t)
+	for _, addr := range []string{"127.0.0.1:0", "[::1]:0"} {
+		pc := listen(t, addr)
+		s, err := NewServer(ServerConfig{Primary: pc, AltPort: listen(t, addr)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		served := make(chan error, 1)
+		go func() { served <- s.Serve() }()
+		server := netip.MustParseAddrPort(pc.LocalAddr().String())
+		if b, err := DiscoverFresh(t.Context(), OpenUDP, server); err != nil || b.Mapping != None || !b.PortPreserved || b.Filtering == Unknown {
+			t.Errorf("got %+v, %v", b, err)
+		}
+		if turned, err := Hairpin(t.Context(), OpenUDP, server); err != nil || !turned {
+			t.Errorf("hairpin %v, %v", turned, err)
+		}
+		if p, err := PortSamples(t.Context(), OpenUDP, []netip.AddrPort{server}, 4); err != nil || !p.Preserved || p.Delta != 0 {
+			t.Errorf("got %+v, %v", p, err)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	}
+}

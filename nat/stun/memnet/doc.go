@@ -9,7 +9,8 @@
 //
 // # Caveats
 //
-//   - Only what tests of STUN and ICE need: UDP, no fragments, no ICMP, no
-//     expiry of mappings, no hairpin, one NAT per home.
+//   - Only what tests of STUN and ICE need: UDP, no fragments, no ICMP, one NAT
+//     per home. Mappings live for ever and there is no hairpin unless the
+//     fields of [NAT] say so.
 //   - Queues hold [QueueLength] datagrams and drop the newest beyond that.
 package memnet

@@ -155,8 +155,15 @@ func (c *Conn) WriteSTUN(b []byte, to netip.AddrPort) error {
 	if to.Addr().IsPrivate() {
 		return nil // nobody there
 	}
-	if from, ok := c.router.outbound(c, to); ok {
+	from, ok := c.router.outbound(c, to)
+	switch {
+	case !ok:
+	case to.Addr() != c.router.public:
 		c.net.send(b, from, to)
+	case c.router.Hairpin:
+		if neighbour := c.router.inbound(from, to.Port()); neighbour != nil {
+			neighbour.enqueue(b, from)
+		}
 	}
 	return nil
 }

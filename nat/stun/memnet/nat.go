@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"sync"
+	"time"
 )
 
 // Rule is what a mapping or a filter depends on (RFC 4787 §4.1, §5).
@@ -26,8 +27,23 @@ const (
 	Random                       // uniform over 1024–65535
 )
 
-// NAT is a home router.
+// NAT is a home router. Its exported fields are set before traffic.
 type NAT struct {
+	// Lifetime is how long a mapping lives after the last packet from inside
+	// (RFC 4787 REQ-5, REQ-6); 0 is for ever.
+	Lifetime time.Duration
+	// Rotate is how long a mapping lives in all, as with carriers that change
+	// ports under a flow; 0 is for ever.
+	Rotate time.Duration
+	// Hairpin lets one inside socket reach another at its public address. The
+	// packet comes from the sender's public address (RFC 4787 REQ-9).
+	Hairpin bool
+	// OpenInput makes an unwanted packet take the port it was sent to, as a
+	// masquerading Linux router without a filter on its own input does: what
+	// is sent to the same remote endpoint afterwards leaves by another port,
+	// and so does then what is sent to new ones.
+	OpenInput bool
+
 	net                *Net
 	public             netip.Addr
 	mapping, filtering Rule
@@ -38,7 +54,14 @@ type NAT struct {
 	out   map[flow]uint16
 	in    map[uint16]*binding
 	reply map[flow]uint16 // answers to what came in by a forwarded port
+	stray map[stray]bool  // unwanted packets that have taken a port
 	last  uint16
+}
+
+// stray is an unwanted packet: its source, and the public port it came to.
+type stray struct {
+	from netip.AddrPort
+	port uint16
 }
 
 // flow is a local socket together with the part of the remote endpoint that
@@ -50,7 +73,17 @@ type flow struct {
 
 type binding struct {
 	conn  *Conn
-	asked map[netip.AddrPort]bool // by what the filter depends on
+	asked map[netip.AddrPort]bool // by what the filter depends on; nil: forwarded
+	born  time.Time
+	used  time.Time
+}
+
+// over says whether a mapping has come to its end.
+func (r *NAT) over(b *binding) bool {
+	if b.asked == nil {
+		return false
+	}
+	return r.Lifetime > 0 && time.Since(b.used) >= r.Lifetime || r.Rotate > 0 && time.Since(b.born) >= r.Rotate
 }
 
 func newNAT(n *Net, public netip.Addr, mapping, filtering Rule, choice PortChoice) *NAT {
@@ -60,6 +93,7 @@ func newNAT(n *Net, public netip.Addr, mapping, filtering Rule, choice PortChoic
 		out:   make(map[flow]uint16),
 		in:    make(map[uint16]*binding),
 		reply: make(map[flow]uint16),
+		stray: make(map[stray]bool),
 		last:  40000,
 	}
 }
@@ -107,16 +141,40 @@ func (r *NAT) outbound(c *Conn, to netip.AddrPort) (netip.AddrPort, bool) {
 		return netip.AddrPortFrom(r.public, port), true
 	}
 	f := flow{c, r.mapping.key(to)}
-	port, ok := r.out[f]
+	port, ok := r.current(f)
+	if r.OpenInput {
+		if earlier, again := r.current(flow{c, to}); again {
+			port, ok = earlier, true
+		} else if r.stray[stray{to, port}] {
+			ok = false
+		}
+	}
 	if !ok {
 		if port, ok = r.choose(c.local.Port()); !ok {
 			return netip.AddrPort{}, false
 		}
 		r.out[f] = port
-		r.in[port] = &binding{conn: c, asked: make(map[netip.AddrPort]bool)}
+		r.in[port] = &binding{conn: c, asked: make(map[netip.AddrPort]bool), born: time.Now()}
 	}
-	r.in[port].asked[r.filtering.key(to)] = true
+	if r.OpenInput {
+		r.out[flow{c, to}] = port
+	}
+	b := r.in[port]
+	b.used = time.Now()
+	b.asked[r.filtering.key(to)] = true
 	return netip.AddrPortFrom(r.public, port), true
+}
+
+// current is the public port of a flow, unless its mapping is over.
+func (r *NAT) current(f flow) (uint16, bool) {
+	port, ok := r.out[f]
+	if !ok {
+		return 0, false
+	}
+	if b := r.in[port]; b == nil || b.conn != f.conn || r.over(b) {
+		return 0, false
+	}
+	return port, true
 }
 
 // choose finds a free public port; r.mu is held.
@@ -129,7 +187,7 @@ func (r *NAT) choose(local uint16) (uint16, bool) {
 		if r.choice == Random {
 			next = uint16(1024 + rand.IntN(65536-1024))
 		}
-		if _, taken := r.in[next]; !taken && next != 0 {
+		if b, taken := r.in[next]; (!taken || r.over(b)) && next != 0 {
 			r.last = next
 			return next, true
 		}
@@ -143,11 +201,12 @@ func (r *NAT) inbound(from netip.AddrPort, port uint16) *Conn {
 	defer r.mu.Unlock()
 	b := r.in[port]
 	switch {
-	case b == nil:
-		return nil
-	case b.asked == nil: // a forwarded port
+	case b != nil && b.asked == nil: // a forwarded port
 		r.reply[flow{b.conn, from}] = port
-	case !b.asked[r.filtering.key(from)]:
+	case b == nil || r.over(b) || !b.asked[r.filtering.key(from)]:
+		if r.OpenInput {
+			r.stray[stray{from, port}] = true
+		}
 		return nil
 	}
 	return b.conn
