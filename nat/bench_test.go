@@ -50,15 +50,17 @@ func ratio(a, b []time.Duration) float64 {
 // else the machine does meets both alike; figures are medians. "plain" has quic-go's own packet
 // sizes (up to 1452 bytes, found by probing). "fixed" is the Socket as it is
 // to be used: 1200 bytes for ever, see PacketSize; "probing" is the Socket
-// with quic-go's sizes, to tell the cost of that choice. The ratios are to
-// plain: speed above 1 and CPU below 1 are better.
+// with quic-go's sizes, to tell the cost of that choice; "side" is "fixed" with
+// a side socket at the client. The ratios are to plain: speed above 1 and CPU
+// below 1 are better.
 func BenchmarkSocketVersusUDPConn(b *testing.B) {
 	probing := quicConfig()
 	probing.InitialPacketSize, probing.DisablePathMTUDiscovery = 0, false
 	plain := &contestant{name: "plain", config: probing, open: openPlain}
 	fixed := &contestant{name: "fixed", config: quicConfig(), open: openSockets}
 	probed := &contestant{name: "probing", config: probing, open: openSockets}
-	all := []*contestant{plain, fixed, probed}
+	side := &contestant{name: "side", config: quicConfig(), open: openSideSockets}
+	all := []*contestant{plain, fixed, probed, side}
 	for b.Loop() {
 		for round := range benchRounds {
 			for i := range all {
@@ -93,6 +95,16 @@ func openSockets(b *testing.B) (client, server net.PacketConn, remote net.Addr) 
 	c, s := listenTest(b, ""), listenTest(b, "")
 	p := c.NewPeer()
 	if err := p.SetPath(Path{Kind: KindDirect, Addr: loopback4(s)}); err != nil {
+		b.Fatal(err)
+	}
+	return c, s, p.Addr()
+}
+
+func openSideSockets(b *testing.B) (client, server net.PacketConn, remote net.Addr) {
+	c, s := listenTest(b, ""), listenTest(b, "")
+	side, _ := openSide(b, loopback4(s), SideConfig{})
+	p := c.NewPeer()
+	if err := p.UseSide(side, KindDirect); err != nil {
 		b.Fatal(err)
 	}
 	return c, s, p.Addr()

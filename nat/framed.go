@@ -53,8 +53,9 @@ type FrameConfig struct {
 // Framed carries packets over a TCP connection, each behind its length in two
 // bytes, big-endian (RFC 4571). It is a [Carrier].
 type Framed struct {
-	conn net.Conn
-	cfg  FrameConfig
+	conn  net.Conn
+	cfg   FrameConfig
+	owner atomic.Pointer[Peer] // whose packets it brings, once it is pumped
 
 	mu     sync.Mutex
 	unsent []byte        // frames the writer has not taken yet
@@ -114,6 +115,9 @@ func (f *Framed) WritePacket(b []byte) error {
 	}
 	return nil
 }
+
+// RemoteAddr is the other end of the connection.
+func (f *Framed) RemoteAddr() net.Addr { return f.conn.RemoteAddr() }
 
 // Dropped is how many packets found the send queue full.
 func (f *Framed) Dropped() int64 { return f.dropped.Load() }
@@ -242,6 +246,35 @@ func (p *Peer) UseFramed(f *Framed, kind Kind) error {
 	return nil
 }
 
+// TakeFramed makes an accepted connection, which a frame has shown to come from
+// p's device, the path of p. The peer it was accepted for is closed unless it
+// was adopted. Call it from [FrameConfig.HandleSTUN] of that connection: no
+// packet then goes astray in between.
+func (p *Peer) TakeFramed(f *Framed, kind Kind) error {
+	if err := p.SetPath(Path{Kind: kind, Carrier: f}); err != nil {
+		return err
+	}
+	old := f.owner.Load()
+	if old == p {
+		return nil
+	}
+	p.mu.Lock()
+	ended := p.closed.Load()
+	if !ended {
+		p.owned = append(p.owned, f)
+		f.owner.Store(p)
+	}
+	p.mu.Unlock()
+	if ended {
+		return net.ErrClosed
+	}
+	old.disown(f)
+	if !old.adopted.Load() {
+		old.Close()
+	}
+	return nil
+}
+
 // AcceptFramed gives an incoming TCP connection a peer with a fresh constant
 // address, from which QUIC packets in frames will seem to come. The peer is
 // closed when the connection ends, unless [Socket.Adopt] was called for its
@@ -266,13 +299,15 @@ func (s *Socket) AcceptFramed(conn net.Conn, kind Kind, cfg FrameConfig) (*Peer,
 func (p *Peer) start(f *Framed, ended func()) {
 	s := p.socket
 	if !p.own(f) {
+		f.Close()
 		return
 	}
+	f.owner.Store(p)
 	go func() {
 		defer s.pumps.Done()
-		err := f.Run(p.Inject)
+		err := f.Run(func(b []byte) error { return f.owner.Load().Inject(b) })
 		s.log.Debug("framed connection ended", "remote", f.conn.RemoteAddr().String(), "err", err)
-		p.disown(f)
+		f.owner.Load().disown(f)
 		ended()
 	}()
 }

@@ -259,6 +259,40 @@ func TestSessionBeginsOverTCPAndOutlivesIt(t *testing.T) {
 	transfer(t, s.serverConn, s.clientConn, 1<<20, func(int) {})
 }
 
+// TestAnAcceptedConnectionChangesHands is a device that comes in by TCP under a
+// session it has already: the first frame says who it is.
+func TestAnAcceptedConnectionChangesHands(t *testing.T) {
+	s := listenTest(t, "")
+	known := s.NewPeer()
+	dialled, accepted := tcpPair(t)
+	stranger, err := s.AcceptFramed(accepted, KindRelay, FrameConfig{HandleSTUN: func(_ []byte, f *Framed) {
+		if err := known.TakeFramed(f, KindDirect); err != nil {
+			t.Error(err)
+		}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream := appendFrame(nil, []byte("\x00it is me"))
+	if _, err := dialled.Write(appendFrame(stream, quicPacket("hello"))); err != nil {
+		t.Fatal(err)
+	}
+	if text, from := readOne(t, s); text != "hello" || from != known.alias {
+		t.Errorf("%q from %v instead of %v", text, from, known.alias)
+	}
+	if s.PeerAt(stranger.Addr()) != nil {
+		t.Error("the peer that the connection was accepted for is still there")
+	}
+	if known.Path().Kind != KindDirect {
+		t.Errorf("path %+v", known.Path())
+	}
+	dialled.Close()
+	eventually(t, "the path ends with the connection", func() bool { return known.Path().Kind == KindNone })
+	if s.PeerAt(known.Addr()) == nil {
+		t.Error("the peer ended with the connection")
+	}
+}
+
 func TestPeerOfAnAcceptedConnectionEndsWithIt(t *testing.T) {
 	s := listenTest(t, "")
 	dialled, accepted := tcpPair(t)

@@ -54,7 +54,10 @@ func (c *controlInfo) add(level, typ int32, body []byte) {
 			c.ecn, c.hasECN = body[0]&ecnMask, true
 		case typ == unix.IP_PKTINFO && len(body) == unix.SizeofInet4Pktinfo:
 			c.ifIndex = binary.NativeEndian.Uint32(body)
-			c.local = netip.AddrFrom4([4]byte(body[8:12]))
+			// ipi_addr, or ipi_spec_dst of a message that was made for sending.
+			if c.local = netip.AddrFrom4([4]byte(body[8:12])); c.local.IsUnspecified() {
+				c.local = netip.AddrFrom4([4]byte(body[4:8]))
+			}
 		}
 	case unix.IPPROTO_IPV6:
 		switch {
@@ -122,6 +125,18 @@ func appendECN(b []byte, v4 bool, ecn byte) []byte {
 	}
 	return appendMessage(b, unix.IPPROTO_IPV6, unix.IPV6_TCLASS, 4, func(body []byte) {
 		binary.NativeEndian.PutUint32(body, uint32(ecn))
+	})
+}
+
+// appendTTL limits how many hops one datagram lives: an int for either family,
+// ip(7), ipv6(7). A dual-stack socket takes the IPv4 form for IPv4 addresses.
+func appendTTL(b []byte, v4 bool, ttl int) []byte {
+	level, typ := int32(unix.IPPROTO_IPV6), int32(unix.IPV6_HOPLIMIT)
+	if v4 {
+		level, typ = unix.IPPROTO_IP, unix.IP_TTL
+	}
+	return appendMessage(b, level, typ, 4, func(body []byte) {
+		binary.NativeEndian.PutUint32(body, uint32(ttl))
 	})
 }
 

@@ -37,6 +37,7 @@ func TestParseControl(t *testing.T) {
 		{"class", raw(unix.IPPROTO_IPV6, unix.IPV6_TCLASS, native32(0xb9)...), controlInfo{ecn: 1, hasECN: true}},
 		{"short class", raw(unix.IPPROTO_IPV6, unix.IPV6_TCLASS, 1), controlInfo{}},
 		{"info v4", appendPacketInfo(nil, v4, 3, true), controlInfo{local: v4, ifIndex: 3}},
+		{"info v4 for sending", appendPacketInfo(nil, v4, 3, false), controlInfo{local: v4, ifIndex: 3}},
 		{"info v6", appendPacketInfo(nil, v6, 4, true), controlInfo{local: v6, ifIndex: 4}},
 		{"info mapped", raw(unix.IPPROTO_IPV6, unix.IPV6_PKTINFO, append(mapped[:], native32(5)...)...), controlInfo{local: v4, ifIndex: 5}},
 		{"short info", raw(unix.IPPROTO_IP, unix.IP_PKTINFO, 1, 2, 3), controlInfo{}},
@@ -57,13 +58,13 @@ func TestSentControlMessagesSuitTheFamily(t *testing.T) {
 		name string
 		info controlInfo
 		v4   bool
-		want controlInfo // IPv4 packet info names its address in another place when sent
+		want controlInfo
 		n    int
 	}{
 		{"all, IPv6", controlInfo{1200, 2, true, v6, 3}, false, controlInfo{1200, 2, true, v6, 3}, 3},
 		{"other family's address", controlInfo{1200, 2, true, v6, 3}, true, controlInfo{segment: 1200, ecn: 2, hasECN: true}, 2},
 		{"nothing", controlInfo{}, true, controlInfo{}, 0},
-		{"IPv4 address", controlInfo{local: v4, ifIndex: 9}, true, controlInfo{local: netip.IPv4Unspecified(), ifIndex: 9}, 1},
+		{"IPv4 address", controlInfo{local: v4, ifIndex: 9}, true, controlInfo{local: v4, ifIndex: 9}, 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			oob := c.info.appendSent(nil, c.v4)

@@ -47,11 +47,24 @@ type Carrier interface {
 	WritePacket(b []byte) error
 }
 
+// A SegmentCarrier also takes several packets at once: b holds packets of size
+// bytes, the last of which may be shorter, or one packet if size is 0. ecn are
+// the two ECN bits of RFC 3168 §5. WriteSegments must not block and must not
+// keep b; an error means that packets of b are lost, and all are counted so.
+// [Side] is one.
+type SegmentCarrier interface {
+	Carrier
+	WriteSegments(b []byte, size int, ecn uint8) error
+}
+
 // A Path is a way to a peer: either a UDP address or a carrier.
 type Path struct {
 	Kind    Kind
 	Addr    netip.AddrPort
 	Carrier Carrier
+	// Proven says that Addr has answered something of ours. Having been heard
+	// is less: a source can be forged. Carriers are proven by being there.
+	Proven bool
 }
 
 // ErrPath says that a [Path] cannot be used: it has neither or both of address
@@ -80,6 +93,7 @@ type Peer struct {
 	addr   *net.UDPAddr // alias in quic-go's form; never changed
 
 	route   atomic.Pointer[route]
+	out     gather
 	closed  atomic.Bool
 	adopted atomic.Bool
 	count   peerCounters
@@ -88,7 +102,13 @@ type Peer struct {
 
 	mu      sync.Mutex // orders changes of the path and of sources
 	sources []*binding // oldest first
-	framed  []*Framed  // pumped by the socket
+	owned   []owned    // closed with the peer
+}
+
+// owned is a carrier that the socket reads from.
+type owned interface {
+	Carrier
+	shut() // ends it without waiting
 }
 
 // route is a Path with what writing over it found out.
@@ -107,6 +127,9 @@ type binding struct {
 	// or a host with several addresses would not match what the peer's router
 	// lets in. Only the first counts, so that forged ones change nothing.
 	local atomic.Pointer[localAddr]
+	// moved says that the local address was forgotten: what quic-go remembers
+	// from the session's beginning is then no better.
+	moved atomic.Bool
 }
 
 type localAddr struct {
@@ -126,6 +149,12 @@ func (b *binding) localAddr() (netip.Addr, uint32) {
 		return l.addr, l.ifIndex
 	}
 	return netip.Addr{}, 0
+}
+
+// forgetLocal leaves the local address to the next datagram, or to routing.
+func (b *binding) forgetLocal() {
+	b.moved.Store(true)
+	b.local.Store(nil)
 }
 
 func (b *binding) received(n int) {
@@ -184,6 +213,7 @@ func (s *Socket) NewPeer() *Peer {
 // addPeer makes the peer at alias; t.mu is held.
 func (s *Socket) addPeer(alias netip.AddrPort) *Peer {
 	p := &Peer{socket: s, alias: alias, addr: net.UDPAddrFromAddrPort(alias)}
+	p.out.peer = p
 	p.carrierKind.Store(uint32(KindRelay))
 	if s.peers.isSealed {
 		p.closed.Store(true)
@@ -211,7 +241,7 @@ func (s *Socket) Adopt(addr netip.AddrPort) *Peer {
 	p.adopted.Store(true)
 	if fresh && !isAlias(addr.Addr()) {
 		// Fails only for a closed socket, and then the peer is closed too.
-		_ = p.SetPath(Path{Kind: KindDirect, Addr: addr})
+		_ = p.SetPath(Path{Kind: KindDirect, Addr: addr, Proven: true})
 	}
 	return p
 }
@@ -229,6 +259,14 @@ func (p *Peer) Path() Path {
 		return r.path
 	}
 	return Path{}
+}
+
+// Proven reports whether the path is known to lead to somebody who answers. A
+// session that begins over any other must prove its address first (RFC 9000
+// §8.1), or this device could be made to flood whoever is there.
+func (p *Peer) Proven() bool {
+	path := p.Path()
+	return path.Carrier != nil || path.Proven
 }
 
 // SetPath sends everything from now on over path, and binds its address as a
@@ -254,6 +292,9 @@ func (p *Peer) SetPath(path Path) error {
 			return err
 		}
 		b.local.Store(nil) // chosen anew: roaming may have been the reason
+		if old := p.route.Load(); old != nil && old.binding == b {
+			b.moved.Store(true)
+		}
 		r.binding = b
 	} else {
 		p.carrierKind.Store(uint32(path.Kind))
@@ -361,34 +402,34 @@ func (p *Peer) Inject(b []byte) error {
 // Stats returns what went over this peer's paths so far.
 func (p *Peer) Stats() PeerStats { return p.count.snapshot() }
 
-// own closes f together with the peer and counts its goroutine; if the peer is
-// closed already it closes f and returns false. Close seals the table of peers
+// own closes c together with the peer and counts its goroutine; if the peer is
+// closed already it ends c and returns false. Close seals the table of peers
 // before it waits, and closes every peer in it, so none is counted too late.
-func (p *Peer) own(f *Framed) bool {
+func (p *Peer) own(c owned) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed.Load() {
-		f.Close()
+		c.shut()
 		return false
 	}
-	p.framed = append(p.framed, f)
+	p.owned = append(p.owned, c)
 	p.socket.pumps.Add(1)
 	return true
 }
 
-// disown forgets a framed connection that has ended.
-func (p *Peer) disown(f *Framed) {
+// disown forgets a carrier that has ended.
+func (p *Peer) disown(c owned) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.framed = slices.DeleteFunc(p.framed, func(o *Framed) bool { return o == f })
-	if r := p.route.Load(); r != nil && r.path.Carrier == Carrier(f) {
+	p.owned = slices.DeleteFunc(p.owned, func(o owned) bool { return o == c })
+	if r := p.route.Load(); r != nil && r.path.Carrier == Carrier(c) {
 		p.route.Store(nil)
 	}
 }
 
 // Close takes the path, all sources and the constant address away and closes
-// the framed connections of the peer. Close the session first: a real constant
-// address would be written to directly again.
+// the framed connections and side sockets of the peer. Close the session first:
+// a real constant address would be written to directly again.
 func (p *Peer) Close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -396,6 +437,7 @@ func (p *Peer) Close() error {
 		return nil
 	}
 	p.route.Store(nil)
+	p.out.close()
 	t := &p.socket.peers
 	t.mu.Lock()
 	for _, b := range p.sources {
@@ -408,9 +450,9 @@ func (p *Peer) Close() error {
 	}
 	t.mu.Unlock()
 	p.sources = nil
-	for _, f := range p.framed {
-		f.shut()
+	for _, c := range p.owned {
+		c.shut()
 	}
-	p.framed = nil
+	p.owned = nil
 	return nil
 }

@@ -168,6 +168,41 @@ func TestRepliesLeaveFromTheAddressThatWasWrittenTo(t *testing.T) {
 	}
 }
 
+func TestForgottenLocalAddressesAreNotUsedAgain(t *testing.T) {
+	s := listenTest(t, "")
+	receiveECN(t, s)
+	second := netip.MustParseAddr("127.0.0.2")
+	// What quic-go remembers of an incoming session is where it came to.
+	remembered := controlInfo{local: second}.appendSent(nil, true)
+	for name, forget := range map[string]func(*Peer) error{
+		"by the socket": func(*Peer) error { s.ForgetLocal(); return nil },
+		"by the peer":   func(p *Peer) error { return p.SetPath(p.Path()) },
+	} {
+		remote := listenTest(t, "127.0.0.1:0")
+		p := s.Adopt(loopback4(remote))
+		from := func(when string, want netip.Addr) {
+			t.Helper()
+			if _, _, err := s.WriteMsgUDP(quicPacket("x"), remembered, p.Addr()); err != nil {
+				t.Fatal(err)
+			}
+			if _, got := readOne(t, remote); got.Addr() != want {
+				t.Errorf("%s: %s sent from %v, want %v", name, when, got, want)
+			}
+		}
+		from("at first", second)
+		write(t, remote, quicPacket("x"), udp(netip.AddrPortFrom(second, s.Port())))
+		readOne(t, s)
+		from("learned", second)
+		if err := forget(p); err != nil {
+			t.Fatal(err)
+		}
+		from("forgotten", loopback4(s).Addr())
+		write(t, remote, quicPacket("x"), udp(netip.AddrPortFrom(second, s.Port())))
+		readOne(t, s)
+		from("learned anew", second)
+	}
+}
+
 func TestECNIsWrittenInTheFamilyOfThePath(t *testing.T) {
 	if !offload() {
 		t.Skip("control messages do not pass the emulator")

@@ -88,12 +88,13 @@ func (s *Socket) ReadBatch(ms []ipv4.Message, flags int) (int, error) {
 	s.readMu.Lock()
 	defer s.readMu.Unlock()
 	for {
-		if s.rx.empty() {
+		if s.rx.empty() && s.sides.cur == nil {
 			if err := s.fill(); err != nil {
 				return 0, err
 			}
 		}
 		n := s.takeReceived(ms)
+		n += s.takeSides(ms[n:])
 		n += s.takeInjected(ms[n:])
 		if n > 0 {
 			return n, nil
@@ -103,6 +104,9 @@ func (s *Socket) ReadBatch(ms []ipv4.Message, flags int) (int, error) {
 
 func (r *received) empty() bool { return len(r.cur.data) == 0 && r.next >= r.n }
 
+// brought reports whether carriers or side sockets have packets waiting.
+func (s *Socket) brought() bool { return !s.inbox.empty() || !s.sides.empty() }
+
 // fill reads the next datagrams from the kernel. With injected packets waiting
 // it does not block, so that neither source of packets starves the other.
 func (s *Socket) fill() error {
@@ -111,7 +115,7 @@ func (s *Socket) fill() error {
 	for failed := 0; ; {
 		s.deadline.rearm()
 		flags := 0
-		if !s.inbox.empty() {
+		if s.brought() {
 			flags = syscall.MSG_DONTWAIT
 		}
 		n, err := s.batch.ReadBatch(s.rx.msgs, flags)
@@ -134,7 +138,7 @@ func (s *Socket) fill() error {
 				return fmt.Errorf("read udp: %w", err)
 			}
 		}
-		if !s.inbox.empty() {
+		if s.brought() {
 			return nil
 		}
 	}
@@ -183,11 +187,15 @@ func (s *Socket) begin(d *datagrams, m *ipv4.Message) bool {
 		d.addr = d.bound.peer.addr
 		d.bound.learn(info)
 	}
+	s.countRead(m.N, info.segment)
+	return true
+}
+
+func (s *Socket) countRead(n, segment int) {
 	s.count.reads.Add(1)
-	if info.segment > 0 && info.segment < m.N {
+	if segment > 0 && segment < n {
 		s.count.groReads.Add(1)
 	}
-	return true
 }
 
 // deliver puts one packet into m and reports whether it is one for QUIC.
@@ -201,6 +209,17 @@ func (s *Socket) deliver(m *ipv4.Message, b []byte) bool {
 		s.count.unknown.Add(1)
 		return false
 	}
+	if !s.fillMessage(m, d, b) {
+		return false
+	}
+	if d.bound != nil {
+		d.bound.received(len(b))
+	}
+	return true
+}
+
+// fillMessage copies one packet of d into m; false if it is too large.
+func (s *Socket) fillMessage(m *ipv4.Message, d *datagrams, b []byte) bool {
 	if len(b) > len(m.Buffers[0]) {
 		s.count.tooLarge.Add(1)
 		return false
@@ -208,9 +227,6 @@ func (s *Socket) deliver(m *ipv4.Message, b []byte) bool {
 	m.N = copy(m.Buffers[0], b)
 	m.NN = copy(m.OOB, d.oob)
 	m.Addr, m.Flags = d.addr, 0
-	if d.bound != nil {
-		d.bound.received(len(b))
-	}
 	s.count.packets.Add(1)
 	return true
 }

@@ -52,6 +52,7 @@ type Socket struct {
 	readMu   sync.Mutex
 	rx       received
 	inbox    inbox
+	sides    sideQueue
 	waiting  atomic.Bool // a reader may be blocked in the kernel
 	deadline readDeadline
 
@@ -60,7 +61,7 @@ type Socket struct {
 	closeOnce sync.Once
 	closeErr  error
 	closed    chan struct{}
-	pumps     sync.WaitGroup // goroutines of framed connections
+	pumps     sync.WaitGroup // goroutines of framed connections and side sockets
 }
 
 // batchReader is what of an ipv4.PacketConn is used, for either family.
@@ -164,15 +165,36 @@ func (s *Socket) HandleSTUN(h func(b []byte, from netip.AddrPort)) {
 // like one (RFC 9443 §2: first byte 0–3).
 var ErrNotSTUN = errors.New("not a STUN message")
 
+// ErrTTL says that a time to live is not within 1–255.
+var ErrTTL = errors.New("time to live not within 1 to 255")
+
 // WriteSTUN sends b as it is to a real address.
 func (s *Socket) WriteSTUN(b []byte, to netip.AddrPort) error {
+	return s.writeSTUN(b, nil, to)
+}
+
+// WriteSTUNTTL is WriteSTUN for an opener: a datagram that passes this home's
+// routers, which then let the peer's in, and ends after ttl hops (1–255: IPv4
+// time to live, IPv6 hop limit), before the peer's router sees it. A router
+// that does not filter would take the early datagram for a flow of its own and
+// give the peer's answer another port. Only this one datagram is concerned.
+// A ttl out of range is [ErrTTL].
+func (s *Socket) WriteSTUNTTL(b []byte, to netip.AddrPort, ttl int) error {
+	if ttl < 1 || ttl > 255 {
+		return fmt.Errorf("send stun to %v: %w: %d", to, ErrTTL, ttl)
+	}
+	var buf [32]byte
+	return s.writeSTUN(b, appendTTL(buf[:0], unmap(to).Addr().Is4(), ttl), to)
+}
+
+func (s *Socket) writeSTUN(b, oob []byte, to netip.AddrPort) error {
 	if classify(b) != protoSTUN {
 		return ErrNotSTUN
 	}
 	if isAlias(to.Addr()) {
 		return fmt.Errorf("send stun to %v: made-up address", to)
 	}
-	if _, err := s.conn.WriteToUDPAddrPort(b, unmap(to)); err != nil {
+	if _, _, err := s.conn.WriteMsgUDPAddrPort(b, oob, unmap(to)); err != nil {
 		return fmt.Errorf("send stun: %w", err)
 	}
 	s.count.stunOut.Add(1)
@@ -207,7 +229,20 @@ func (s *Socket) SetReadDeadline(t time.Time) error { return s.deadline.set(t) }
 // SetWriteDeadline is the same for writes to UDP addresses.
 func (s *Socket) SetWriteDeadline(t time.Time) error { return s.conn.SetWriteDeadline(t) }
 
-// Close closes the socket, every peer, and every framed connection it owns,
+// ForgetLocal makes every path find out anew which local address to send from,
+// for all peers at once: after an interface came, went or changed its address.
+// Until then writes go on from the old address where the kernel still has it.
+func (s *Socket) ForgetLocal() {
+	t := &s.peers
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	for _, b := range t.sources {
+		b.forgetLocal()
+	}
+}
+
+// Close closes the socket, every peer, every framed connection and side socket
+// it owns,
 // and waits for their goroutines. Close the quic-go Transport first. Calling
 // it again returns the first result.
 func (s *Socket) Close() error {

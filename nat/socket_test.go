@@ -2,6 +2,7 @@ package nat
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"net"
 	"net/netip"
@@ -167,6 +168,93 @@ func TestWriteSTUNRefusesOtherThings(t *testing.T) {
 	}
 	if err := s.WriteSTUN([]byte{1}, aliasAddr(7)); err == nil {
 		t.Error("a made-up address was written to")
+	}
+}
+
+// receivedTTL reads one datagram from conn and returns its time to live.
+func receivedTTL(t *testing.T, conn *net.UDPConn) int {
+	t.Helper()
+	if err := conn.SetReadDeadline(time.Now().Add(testTime)); err != nil {
+		t.Fatal(err)
+	}
+	oob := make([]byte, readOOB)
+	_, n, _, _, err := conn.ReadMsgUDPAddrPort(make([]byte, 100), oob)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ms, err := unix.ParseSocketControlMessage(oob[:n])
+	if err != nil || len(ms) != 1 || len(ms[0].Data) < 4 {
+		t.Fatalf("control messages %v, %v", ms, err)
+	}
+	return int(binary.NativeEndian.Uint32(ms[0].Data))
+}
+
+// listenTTL is a socket that is told the time to live of what it receives.
+func listenTTL(t *testing.T, host string) (*net.UDPConn, netip.AddrPort) {
+	t.Helper()
+	conn, err := net.ListenUDP("udp", udp(netip.AddrPortFrom(netip.MustParseAddr(host), 0)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	level, option := unix.IPPROTO_IP, unix.IP_RECVTTL
+	if host == "::1" {
+		level, option = unix.IPPROTO_IPV6, unix.IPV6_RECVHOPLIMIT
+	}
+	var serr error
+	if err := raw.Control(func(fd uintptr) { serr = unix.SetsockoptInt(int(fd), level, option, 1) }); err != nil || serr != nil {
+		t.Fatal(err, serr)
+	}
+	return conn, addrPortOf(conn.LocalAddr())
+}
+
+func TestTimeToLiveIsThatOfOneDatagram(t *testing.T) {
+	if !offload() {
+		t.Skip("control messages do not pass the emulator")
+	}
+	for name, c := range map[string]struct{ local, remote string }{
+		"IPv4":             {"127.0.0.1:0", "127.0.0.1"},
+		"IPv6":             {"[::1]:0", "::1"},
+		"dual stack, IPv4": {"", "127.0.0.1"},
+		"dual stack, IPv6": {"", "::1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := listenTest(t, c.local)
+			conn, to := listenTTL(t, c.remote)
+			for _, ttl := range []int{1, 3, 255} {
+				if err := s.WriteSTUNTTL([]byte("\x00opener"), to, ttl); err != nil {
+					t.Fatal(err)
+				}
+				if got := receivedTTL(t, conn); got != ttl {
+					t.Errorf("%d arrived as %d", ttl, got)
+				}
+			}
+			if err := s.WriteSTUN([]byte("\x00check"), to); err != nil {
+				t.Fatal(err)
+			}
+			if got := receivedTTL(t, conn); got < 30 || got == 255 {
+				t.Errorf("the next datagram has %d", got)
+			}
+			if st := s.Stats(); st.STUNOut != 4 {
+				t.Errorf("%+v", st)
+			}
+		})
+	}
+}
+
+func TestTimeToLiveOutOfRangeIsRefused(t *testing.T) {
+	s := listenTest(t, "127.0.0.1:0")
+	for _, ttl := range []int{-1, 0, 256} {
+		if err := s.WriteSTUNTTL([]byte{0}, loopback4(s), ttl); !errors.Is(err, ErrTTL) {
+			t.Errorf("%d: %v", ttl, err)
+		}
+	}
+	if err := s.WriteSTUNTTL(quicPacket("x"), loopback4(s), 3); !errors.Is(err, ErrNotSTUN) {
+		t.Errorf("QUIC: %v", err)
 	}
 }
 

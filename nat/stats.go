@@ -72,13 +72,18 @@ func (t *traffic) got(n int) {
 	t.rxBytes.Add(int64(n))
 }
 
+// packetsIn is how many packets of size segment n bytes are; 0 stands for one
+// of any size.
+func packetsIn(n, segment int) int {
+	if segment <= 0 {
+		return 1
+	}
+	return (n + segment - 1) / segment
+}
+
 // sent counts n bytes sent as packets of size segment, 0 for a single one.
 func (t *traffic) sent(n, segment int) {
-	packets := 1
-	if segment > 0 {
-		packets = (n + segment - 1) / segment
-	}
-	t.txPackets.Add(int64(packets))
+	t.txPackets.Add(int64(packetsIn(n, segment)))
 	t.txBytes.Add(int64(n))
 }
 

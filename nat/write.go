@@ -79,18 +79,40 @@ func (p *Peer) write(b, oob []byte) error {
 		p.socket.count.noPath.Add(1)
 		return nil
 	}
-	info := parseControl(oob)
-	if r.path.Carrier != nil {
-		p.writeCarrier(r, b, info.segment)
-		return nil
-	}
-	if info.segment >= len(b) {
+	return p.out.write(r, b, p.info(r, len(b), parseControl(oob)))
+}
+
+// info adapts what quic-go asks for to the path.
+func (p *Peer) info(r *route, n int, info controlInfo) controlInfo {
+	if info.segment >= n {
 		info.segment = 0
+	}
+	if r.path.Carrier != nil {
+		info.local, info.ifIndex = netip.Addr{}, 0
+		return info
 	}
 	// quic-go's idea of the local address belongs to the path the session
 	// began on; ours is what the peer's own packets were sent to.
-	if local, ifIndex := r.binding.localAddr(); local.IsValid() || r.path.Addr != p.alias {
+	if local, ifIndex := r.binding.localAddr(); local.IsValid() || r.path.Addr != p.alias || r.binding.moved.Load() {
 		info.local, info.ifIndex = local, ifIndex
+	}
+	return info
+}
+
+// gathers reports whether r takes many packets at once.
+func (r *route) gathers() bool {
+	if r.path.Carrier != nil {
+		_, ok := r.path.Carrier.(SegmentCarrier)
+		return ok
+	}
+	return !r.noGSO.Load()
+}
+
+// send sends the packets b is made of over r.
+func (p *Peer) send(r *route, b []byte, info controlInfo) error {
+	if r.path.Carrier != nil {
+		p.writeCarrier(r, b, info)
+		return nil
 	}
 	if info.segment > 0 && r.noGSO.Load() {
 		return p.writeSegments(r, b, info)
@@ -110,7 +132,7 @@ func (p *Peer) writeDirect(r *route, b []byte, info controlInfo) error {
 		return err
 	case info.local.IsValid() && isAny(err, wrongSource):
 		// The address may be gone after roaming: let routing choose.
-		r.binding.local.Store(nil)
+		r.binding.forgetLocal()
 		info.local, info.ifIndex = netip.Addr{}, 0
 		return p.writeDirect(r, b, info)
 	case info.segment > 0 && isAny(err, noSegmentation):
@@ -168,18 +190,31 @@ func (p *Peer) sendmsg(r *route, b []byte, info controlInfo) error {
 	return err
 }
 
-// writeCarrier gives the packets b is made of to the carrier. Its errors are
-// lost packets.
-func (p *Peer) writeCarrier(r *route, b []byte, segment int) {
-	for one := range segments(b, segment) {
-		if err := r.path.Carrier.WritePacket(one); err != nil {
-			p.count.carrier.Add(1)
-			p.socket.count.carrier.Add(1)
-			continue
-		}
-		p.count.of(r.path.Kind).sent(len(one), 0)
-		p.socket.count.carrierOut.Add(1)
+// writeCarrier gives the packets b is made of to the carrier, together if it
+// can. Its errors are lost packets.
+func (p *Peer) writeCarrier(r *route, b []byte, info controlInfo) {
+	if c, ok := r.path.Carrier.(SegmentCarrier); ok {
+		err := c.WriteSegments(b, info.segment, info.ecn)
+		p.countCarried(r, len(b), info.segment, err)
+		return
 	}
+	for one := range segments(b, info.segment) {
+		err := r.path.Carrier.WritePacket(one)
+		p.countCarried(r, len(one), 0, err)
+	}
+}
+
+// countCarried counts n bytes in packets of size segment that a carrier took
+// or, with an error, refused.
+func (p *Peer) countCarried(r *route, n, segment int, err error) {
+	packets := int64(packetsIn(n, segment))
+	if err != nil {
+		p.count.carrier.Add(packets)
+		p.socket.count.carrier.Add(packets)
+		return
+	}
+	p.count.of(r.path.Kind).sent(n, segment)
+	p.socket.count.carrierOut.Add(packets)
 }
 
 // segments yields the packets of size segment that b is made of, the last of

@@ -135,8 +135,8 @@ func NewMux(conn Conn, cfg Config) (*Mux, error) {
 }
 
 // SetPublic tells the server which addresses it is seen at, for
-// RESPONSE-ORIGIN and OTHER-ADDRESS; unusable ones are left as they are.
-// Until then, and for a zero alternate, the attributes are left out.
+// RESPONSE-ORIGIN and OTHER-ADDRESS; an unusable one is told no more.
+// Until then the attributes are left out.
 //
 // The alternate is the other port of the same address. One at another address
 // is left out, because requests to be answered from there would be refused:
@@ -146,12 +146,11 @@ func (m *Mux) SetPublic(primary, alternate netip.AddrPort) {
 	if m.server == nil {
 		return
 	}
-	m.server.setPublic(0, primary)
-	if canonical(alternate).Addr() == m.server.places[0].address().Addr() {
-		m.server.setPublic(1, alternate)
-	} else if usable(alternate) {
-		m.server.places[1].public.Store(nil)
+	if canonical(alternate).Addr() != canonical(primary).Addr() {
+		alternate = netip.AddrPort{}
 	}
+	m.server.setPublic(0, primary)
+	m.server.setPublic(1, alternate)
 }
 
 // Handle takes one datagram from the socket. b is not kept. It never blocks

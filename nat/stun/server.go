@@ -194,9 +194,11 @@ type responder struct {
 }
 
 func (r *responder) setPublic(i int, a netip.AddrPort) {
-	if usable(a) {
-		r.places[i].public.Store(&a)
+	if !usable(a) {
+		r.places[i].public.Store(nil)
+		return
 	}
+	r.places[i].public.Store(&a)
 }
 
 // handle answers a checked Binding request that came in at place i.
