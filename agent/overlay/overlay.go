@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/quic-go/quic-go"
-	"golang.org/x/time/rate"
 
 	"porchlight/agent/identity"
 	"porchlight/nat"
@@ -35,10 +34,6 @@ const (
 	maxStreams = 64
 	// MaxSessions is how many sessions a device has at once.
 	MaxSessions = 256
-
-	// handshakeRate is the number of handshakes a second above which
-	// strangers must first prove their source address (RFC 9000 §8.1.2).
-	handshakeRate = 20
 )
 
 // Codes that close a session (RFC 9000 §19.19).
@@ -85,6 +80,7 @@ type Overlay struct {
 	cancel    context.CancelFunc
 	running   sync.WaitGroup
 	services  services
+	tokens    tokens
 
 	mu       sync.Mutex
 	sessions map[identity.Address][]*Session // the newest last
@@ -123,12 +119,13 @@ func (o *Overlay) Start() error {
 	// session died with the old process (RFC 9000 §10.3), with their next
 	// packet of more than 42 bytes: keep-alives are too small to be answered.
 	reset := quic.StatelessResetKey(o.cfg.Device.Derive("stateless reset"))
-	limiter := rate.NewLimiter(handshakeRate, handshakeRate)
+	token := quic.TokenGeneratorKey(o.cfg.Device.Derive("address token"))
 	o.transport = &quic.Transport{
 		Conn:                o.cfg.Socket,
 		ConnectionIDLength:  8,
 		StatelessResetKey:   &reset,
-		VerifySourceAddress: func(net.Addr) bool { return !limiter.Allow() },
+		TokenGeneratorKey:   &token,
+		VerifySourceAddress: o.unproven,
 	}
 	o.listener, err = o.transport.Listen(conf, quicConfig())
 	if err != nil {
@@ -137,6 +134,15 @@ func (o *Overlay) Start() error {
 	o.running.Go(o.accept)
 	o.running.Go(o.reap)
 	return nil
+}
+
+// unproven reports whether a new session's address must prove itself first, by
+// a Retry (RFC 9000 §8.1.2): it is one packet, smaller than the one that asked,
+// where the handshake is up to eight times as many bytes. Only a path that has
+// answered something of ours needs none.
+func (o *Overlay) unproven(from net.Addr) bool {
+	peer := o.cfg.Socket.PeerAt(from)
+	return peer == nil || !peer.Proven()
 }
 
 func quicConfig() *quic.Config {
@@ -211,7 +217,15 @@ func (o *Overlay) connect(ctx context.Context, to identity.Address, peer *nat.Pe
 	if err != nil {
 		return nil, err
 	}
-	conn, err := o.transport.Dial(ctx, peer.Addr(), conf, quicConfig())
+	quicConf := quicConfig()
+	quicConf.TokenStore = o.tokens.of(to)
+	conn, err := o.transport.Dial(ctx, peer.Addr(), conf, quicConf)
+	var refused *quic.TransportError
+	if errors.As(err, &refused) && refused.ErrorCode == quic.InvalidToken {
+		// Our address looked another between the Retry and our answer to it,
+		// as when the path proves itself meanwhile: then no Retry follows.
+		conn, err = o.transport.Dial(ctx, peer.Addr(), conf, quicConf)
+	}
 	if err != nil {
 		return nil, explainDial(to, err)
 	}
