@@ -3,6 +3,7 @@
 //
 //	lab demo      two homes find each other, fetch a file, run a task; the console stays open
 //	lab matrix    every kind of NAT against every other: direct, relayed or failed, and how soon
+//	lab recovery  what happens to a home while a file is under way, and how soon it goes on
 //
 // Promise: nothing is a mock; whatever was started and made is taken down
 // again at the end, also after Ctrl-C. The package's tests kill, part and

@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 
 	"porchlight/nat/natlab"
@@ -17,7 +18,7 @@ import (
 // essential are the kinds of the short matrix; the long one takes all.
 var essential = []natlab.Kind{
 	natlab.Public, natlab.FullCone, natlab.AddressRestricted, natlab.PortRestricted,
-	natlab.Symmetric, natlab.CGNAT, natlab.UDPBlocked,
+	natlab.OpenInput, natlab.Symmetric, natlab.SymmetricSequential, natlab.CGNAT, natlab.UDPBlocked,
 }
 
 func main() {
@@ -31,11 +32,13 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		return fmt.Errorf("say what to show: demo or matrix")
+		return fmt.Errorf("say what to show: demo, matrix or recovery")
 	}
 	flags := flag.NewFlagSet(args[0], flag.ContinueOnError)
-	short := flags.Bool("short", false, "matrix: only the essential kinds")
+	short := flags.Bool("short", false, "matrix: only the essential kinds; recovery: nothing that takes a minute")
 	once := flags.Bool("once", false, "demo: end after the report instead of keeping the console open")
+	only := flags.String("kinds", "", "matrix: these kinds, with commas in between, instead of the published ones; or all")
+	repeat := flags.Int("repeat", 1, "matrix: rounds, each in a new laboratory")
 	out := flags.String("out", "lab-out", "folder for logs and captures")
 	if err := flags.Parse(args[1:]); err != nil {
 		return err
@@ -52,13 +55,36 @@ func run(ctx context.Context, args []string) error {
 	case "demo":
 		return demo(ctx, os.Stdout, dir, program, *once)
 	case "matrix":
-		kinds := natlab.Kinds()
-		if *short {
-			kinds = essential
+		kinds, err := chosen(*only, *short)
+		if err != nil {
+			return err
 		}
-		return matrix(ctx, os.Stdout, dir, program, kinds)
+		return matrix(ctx, os.Stdout, dir, program, options{kinds: kinds, repeat: *repeat})
+	case "recovery":
+		return recovery(ctx, os.Stdout, dir, program, natlab.PortRestricted, *short)
 	}
-	return fmt.Errorf("unknown word %q: demo or matrix", args[0])
+	return fmt.Errorf("unknown word %q: demo, matrix or recovery", args[0])
+}
+
+// chosen are the kinds a matrix is asked for.
+func chosen(only string, short bool) ([]natlab.Kind, error) {
+	switch {
+	case only == "all":
+		return natlab.Kinds(), nil
+	case only == "" && short:
+		return essential, nil
+	case only == "":
+		return natlab.PublishedKinds(), nil
+	}
+	var kinds []natlab.Kind
+	for name := range strings.SplitSeq(only, ",") {
+		kind := natlab.Kind(strings.TrimSpace(name))
+		if !slices.Contains(natlab.Kinds(), kind) {
+			return nil, fmt.Errorf("unknown kind %q: one of %v", kind, natlab.Kinds())
+		}
+		kinds = append(kinds, kind)
+	}
+	return kinds, nil
 }
 
 func emptyFolder(name string) (string, error) {

@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"text/tabwriter"
@@ -19,6 +22,9 @@ const (
 	pairLimit = 25 * time.Second
 	// pairsAtOnce keeps two cores busy without making them the subject.
 	pairsAtOnce = 2
+	// matrixHelpers is how many public devices there are: more than a home
+	// registers at, so that one is left that it has never contacted.
+	matrixHelpers = 4
 )
 
 // outcome is what became of one pair.
@@ -63,44 +69,126 @@ func (o outcome) cell() string {
 	return fmt.Sprintf("%s %.2f %s", o.ping.Path, o.ping.FirstByteMS/1000, o.ping.Reason)
 }
 
-// matrix lets every kind meet every other, and itself, and prints each outcome
-// as it comes. The error names every pair that failed.
-func matrix(ctx context.Context, out io.Writer, dir, program string, kinds []natlab.Kind) (err error) {
-	w, err := newWorld(ctx, natlab.Options{Dir: dir}, program, 2)
+// options are what the matrix is asked for.
+type options struct {
+	kinds  []natlab.Kind
+	repeat int // rounds, each in a laboratory of its own
+}
+
+// matrix lets every kind meet every other, and itself, in every round, and
+// prints each outcome as it comes. The error names every pair that failed, and
+// every one that could have met directly and did not.
+func matrix(ctx context.Context, out io.Writer, dir, program string, o options) error {
+	var all []outcome
+	for round := range o.repeat {
+		if o.repeat > 1 {
+			tell(out, "\nround %d of %d", round+1, o.repeat)
+		}
+		pairs, err := matrixRound(ctx, out, filepath.Join(dir, fmt.Sprintf("round-%d", round+1)), program, o.kinds)
+		if err != nil {
+			return err
+		}
+		table(out, o.kinds, pairs)
+		all = append(all, pairs...)
+	}
+	if o.repeat > 1 {
+		tell(out, "\nall %d rounds", o.repeat)
+		total(out, all)
+	}
+	return errors.Join(failures(all), detours(all))
+}
+
+// matrixRound builds a laboratory and lets all pairs meet in it.
+func matrixRound(ctx context.Context, out io.Writer, dir, program string, kinds []natlab.Kind) (pairs []outcome, err error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	w, err := newWorld(ctx, natlab.Options{Dir: dir}, program, matrixHelpers)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer func() {
-		if err != nil {
-			err = errors.Join(err, w.lab.Dump(dir, "matrix"))
-			err = fmt.Errorf("%w\nlogs, capture and diagram: %s", err, dir)
+		if err == nil {
+			err = errors.Join(failures(pairs), detours(pairs))
+			if err != nil {
+				tell(out, "logs, capture and diagram: %s", dir)
+				err = w.lab.Dump(dir, "matrix")
+			}
 		}
 		err = errors.Join(err, w.close())
 	}()
 	began := time.Now()
 	callers, called, err := w.homes(ctx, kinds)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	tell(out, "%d homes of %d verified kinds in %.0f s", 2*len(kinds), len(kinds), time.Since(began).Seconds())
-	pairs := pairsOf(kinds)
-	var all sync.WaitGroup
+	pairs = pairsOf(kinds)
 	var printing sync.Mutex
-	slots := make(chan struct{}, pairsAtOnce)
+	eachPair(pairs, func(p *outcome) {
+		p.ping, p.err = meet(ctx, callers[p.a], called[p.b])
+		printing.Lock()
+		defer printing.Unlock()
+		tell(out, "%s", p.line())
+	})
+	return pairs, nil
+}
+
+// eachPair calls do for all pairs, pairsAtOnce of them at the same time, and
+// never two that have a home in common.
+func eachPair(pairs []outcome, do func(*outcome)) {
+	waiting := make([]*outcome, len(pairs))
 	for i := range pairs {
-		slots <- struct{}{}
-		all.Go(func() {
-			defer func() { <-slots }()
-			p := &pairs[i]
-			p.ping, p.err = meet(ctx, callers[p.a], called[p.b])
-			printing.Lock()
-			defer printing.Unlock()
-			tell(out, "%s", p.line())
-		})
+		waiting[i] = &pairs[i]
 	}
-	all.Wait()
-	table(out, kinds, pairs)
-	return failures(pairs)
+	calling, called := map[natlab.Kind]bool{}, map[natlab.Kind]bool{}
+	ended := make(chan *outcome)
+	for running := 0; len(waiting)+running > 0; {
+		next := slices.IndexFunc(waiting, func(p *outcome) bool { return !calling[p.a] && !called[p.b] })
+		if next >= 0 && running < pairsAtOnce {
+			p := waiting[next]
+			waiting = slices.Delete(waiting, next, next+1)
+			calling[p.a], called[p.b] = true, true
+			running++
+			go func() {
+				do(p)
+				ended <- p
+			}()
+			continue
+		}
+		p := <-ended
+		calling[p.a], called[p.b] = false, false
+		running--
+	}
+}
+
+// joinable reports whether packets can be made to go directly between two
+// kinds, by any method there is.
+func joinable(a, b natlab.Kind) bool {
+	six := []natlab.Kind{natlab.Public, natlab.StatefulFirewall, natlab.IPv6Firewall, natlab.IPv6Only}
+	random := []natlab.Kind{natlab.Symmetric, natlab.CGNATSymmetric, natlab.IPv6Firewall}
+	either := func(x, y []natlab.Kind) bool {
+		return slices.Contains(x, a) && slices.Contains(y, b) || slices.Contains(x, b) && slices.Contains(y, a)
+	}
+	hard := append([]natlab.Kind{natlab.SymmetricSequential}, random...)
+	switch {
+	case either(six, six):
+		return true
+	case a == natlab.IPv6Only, b == natlab.IPv6Only:
+		return false
+	}
+	return !either(random, hard) && !either([]natlab.Kind{natlab.UDPBlocked}, hard)
+}
+
+// detours joins the pairs that are relayed although they can be joined.
+func detours(pairs []outcome) error {
+	var errs []error
+	for _, p := range pairs {
+		if p.result() == relayed && joinable(p.a, p.b) {
+			errs = append(errs, fmt.Errorf("%s × %s: relayed (%s), and could be direct", p.a, p.b, p.ping.Reason))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // pairsOf lists each kind with itself and all that follow.
@@ -152,10 +240,8 @@ func meet(ctx context.Context, a, b *agent) (p api.Ping, err error) {
 // table prints the matrix as a table.
 func table(out io.Writer, kinds []natlab.Kind, pairs []outcome) {
 	cells := map[[2]natlab.Kind]string{}
-	count := map[string]int{}
 	for _, p := range pairs {
 		cells[[2]natlab.Kind{p.a, p.b}] = p.cell()
-		count[p.result()]++
 	}
 	fmt.Fprintln(out, "\nseconds to first byte / to direct; one kind calls (row) another (column)")
 	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
@@ -171,7 +257,23 @@ func table(out io.Writer, kinds []natlab.Kind, pairs []outcome) {
 		fmt.Fprintln(t)
 	}
 	t.Flush()
+	total(out, pairs)
+}
+
+// total counts results and reasons, and prints how soon pairs met.
+func total(out io.Writer, pairs []outcome) {
+	count := map[string]int{}
+	reasons := map[string]int{}
+	for _, p := range pairs {
+		count[p.result()]++
+		if p.result() == relayed {
+			reasons[string(p.ping.Reason)]++
+		}
+	}
 	fmt.Fprintf(out, "\n%d pairs: %d direct, %d relayed, %d failed\n", len(pairs), count[direct], count[relayed], count[failed])
+	for _, reason := range slices.Sorted(maps.Keys(reasons)) {
+		fmt.Fprintf(out, "relayed because %s: %d\n", reason, reasons[reason])
+	}
 	summary(out, pairs)
 }
 

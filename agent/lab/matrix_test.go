@@ -3,7 +3,9 @@ package main
 import (
 	"bytes"
 	"errors"
+	"runtime"
 	"strings"
+	"sync"
 	"testing"
 
 	"porchlight/agent/api"
@@ -74,6 +76,7 @@ x  direct 0.10/0.25  relay 0.30 no_direct
 y                    FAIL
 
 3 pairs: 1 direct, 1 relayed, 1 failed
+relayed because no_direct: 1
 seconds to first byte  median 0.10, 90 % within 0.30 (2 pairs)
 seconds to direct      median 0.25, 90 % within 0.25 (1 pairs)
 `
@@ -97,6 +100,57 @@ func TestFailuresNameEveryPair(t *testing.T) {
 	}
 	if err := failures(pairs[1:2]); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestJoinable counts what physics allows between the published kinds.
+func TestJoinable(t *testing.T) {
+	direct := 0
+	pairs := pairsOf(natlab.PublishedKinds())
+	for _, p := range pairs {
+		if joinable(p.a, p.b) != joinable(p.b, p.a) {
+			t.Errorf("%s × %s: not the same both ways", p.a, p.b)
+		}
+		if joinable(p.a, p.b) {
+			direct++
+		}
+	}
+	if len(pairs) != 105 || direct != 93 {
+		t.Errorf("%d of %d pairs can be joined, want 93 of 105", direct, len(pairs))
+	}
+	detour := viaRelay(natlab.PortRestricted, natlab.CGNAT, 300, api.NoDirect)
+	if err := detours([]outcome{detour, viaRelay(natlab.Symmetric, natlab.Symmetric, 300, api.BothRandom)}); err == nil ||
+		err.Error() != "port-restricted × cgnat: relayed (no_direct), and could be direct" {
+		t.Error(err)
+	}
+}
+
+func TestNoHomeIsInTwoPairsAtOnce(t *testing.T) {
+	pairs := pairsOf([]natlab.Kind{"a", "b", "c", "d"})
+	var mu sync.Mutex
+	calling, called, most := map[natlab.Kind]bool{}, map[natlab.Kind]bool{}, 0
+	eachPair(pairs, func(p *outcome) {
+		mu.Lock()
+		if calling[p.a] || called[p.b] {
+			t.Errorf("%s × %s: a home is busy", p.a, p.b)
+		}
+		calling[p.a], called[p.b] = true, true
+		most = max(most, len(calling))
+		mu.Unlock()
+		runtime.Gosched()
+		mu.Lock()
+		delete(calling, p.a)
+		delete(called, p.b)
+		p.ping.Path = direct
+		mu.Unlock()
+	})
+	if most > pairsAtOnce {
+		t.Errorf("%d pairs at once", most)
+	}
+	for _, p := range pairs {
+		if p.ping.Path != direct {
+			t.Errorf("%s × %s was left out", p.a, p.b)
+		}
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -28,6 +29,9 @@ const (
 	// startLimit is how long an agent may take until its control socket
 	// answers, and until it is registered: long enough for an emulated one.
 	startLimit = 60 * time.Second
+	// maxHelpers is how many rendezvous an agent registers at, if there are as
+	// many.
+	maxHelpers = 3
 	// stopLimit is how long an agent may take to stop before it is killed.
 	stopLimit = 10 * time.Second
 )
@@ -267,7 +271,7 @@ func (w *world) home(ctx context.Context, name string, kind natlab.Kind, extra .
 	if err := a.start(ctx); err != nil {
 		return nil, nil, err
 	}
-	return a, host, a.awaitHelpers(ctx, len(w.links))
+	return a, host, a.awaitHelpers(ctx, min(len(w.links), maxHelpers))
 }
 
 // close stops all agents, the rendezvous last, and takes the laboratory down.
@@ -314,6 +318,18 @@ func introduce(ctx context.Context, a, b *agent) error {
 		}
 	}
 	return nil
+}
+
+// sessionsBegun counts the sessions that an agent began or accepted with
+// another, by its log.
+func sessionsBegun(a *agent, with string) (count int, err error) {
+	b, err := os.ReadFile(a.log.Name())
+	for line := range strings.Lines(string(b)) {
+		if strings.Contains(line, `msg="session begins"`) && strings.Contains(line, "peer="+with[:8]) {
+			count++
+		}
+	}
+	return count, err
 }
 
 // tell prints one line of a report.
