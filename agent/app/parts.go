@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 
 	"go.uber.org/fx"
 
 	"porchlight/agent/config"
 	"porchlight/agent/contacts"
+	"porchlight/agent/dialback"
 	"porchlight/agent/identity"
 	"porchlight/agent/introduce"
 	"porchlight/agent/join"
@@ -18,6 +20,8 @@ import (
 	"porchlight/agent/reach"
 	"porchlight/agent/state"
 	"porchlight/nat"
+	"porchlight/nat/netwatch"
+	"porchlight/nat/portmap"
 	"porchlight/nat/relay"
 	"porchlight/nat/stun"
 )
@@ -77,7 +81,7 @@ type secondPort uint16
 // newMux serves STUN on the socket and, for behaviour discovery, on a second
 // port.
 func newMux(h *held, socket *nat.Socket, log *slog.Logger) (*stun.Mux, secondPort, error) {
-	cfg := stun.Config{Serve: true, Logger: log}
+	cfg := stun.Config{Serve: true, Open: stun.OpenUDP, Logger: log}
 	second := secondPort(socket.Port() + 2)
 	conn, err := net.ListenUDP("udp4", &net.UDPAddr{Port: int(second)})
 	if err == nil {
@@ -106,17 +110,53 @@ func newIntroduceClient(device *identity.Device, o *overlay.Overlay) *introduce.
 	return introduce.NewClient(device, o)
 }
 
+// newMapper returns nil where no router is to be asked: the owner has said how
+// the device is reached, or everything happens on one machine.
+func newMapper(cfg config.Config, device *identity.Device, socket *nat.Socket, log *slog.Logger) *portmap.Mapper {
+	if cfg.Reachability != reach.Auto || cfg.Loopback {
+		return nil
+	}
+	return portmap.New(portmap.Config{
+		UDPPort: socket.Port(),
+		TCPPort: socket.Port(), // of packets in frames
+		Secret:  device.Derive("port mapping"),
+		Logger:  log,
+	})
+}
+
+func newDialbackClient(o *overlay.Overlay, mux *stun.Mux) *dialback.Client {
+	return dialback.NewClient(o, dialback.OverMux(mux))
+}
+
+func newDialbackServer(cfg config.Config, o *overlay.Overlay, mux *stun.Mux, keeper *reach.Keeper, log *slog.Logger) *dialback.Server {
+	return dialback.NewServer(dialback.Config{
+		Sessions: o,
+		Observed: dialback.Observed(o),
+		Register: dialback.OverMux(mux),
+		Willing:  func() bool { return cfg.Reachability != reach.Private },
+		NoUDP:    func() bool { return keeper.State().NoUDP },
+		Loopback: cfg.Loopback,
+		Logger:   log,
+	})
+}
+
 func newKeeper(cfg config.Config, device *identity.Device, o *overlay.Overlay, mux *stun.Mux, client *introduce.Client,
-	socket *nat.Socket, book *contacts.Book, log *slog.Logger) (*reach.Keeper, error) {
+	socket *nat.Socket, mapper *portmap.Mapper, knocks *dialback.Client, book *contacts.Book, log *slog.Logger) (*reach.Keeper, error) {
 	bootstrap, err := cfg.Links()
 	if err != nil {
 		return nil, err
+	}
+	var router reach.Mapper // nil, and not a nil *portmap.Mapper
+	if mapper != nil {
+		router = mapper
 	}
 	return reach.New(reach.Config{
 		Device:   device,
 		Overlay:  o,
 		Mux:      mux,
 		Client:   client,
+		Knocks:   knocks,
+		Mapper:   router,
 		Links:    func() []identity.Link { return append(bootstrap[:len(bootstrap):len(bootstrap)], friends(book)...) },
 		Listen:   socket.LocalAddr().(*net.UDPAddr).AddrPort(),
 		Policy:   cfg.Reachability,
@@ -144,7 +184,7 @@ func newJoiner(cfg config.Config, device *identity.Device, socket *nat.Socket, m
 		Mux:        mux,
 		Introducer: client,
 		Sessions:   o,
-		Situation:  keeper,
+		Situation:  situation{keeper},
 		Hints:      book,
 		Loopback:   cfg.Loopback,
 		Logger:     log,
@@ -168,15 +208,26 @@ func newIntroduceServer(device *identity.Device, o *overlay.Overlay, joiner *joi
 	})
 }
 
-func newHost(cfg config.Config, socket *nat.Socket, mux *stun.Mux, second secondPort, keeper *reach.Keeper, book *contacts.Book, log *slog.Logger) *public.Host {
+func newHost(cfg config.Config, socket *nat.Socket, mux *stun.Mux, second secondPort, keeper *reach.Keeper,
+	joiner *join.Joiner, knocks *dialback.Client, book *contacts.Book, log *slog.Logger) *public.Host {
 	return public.New(public.Config{
 		Socket:     socket,
 		Mux:        mux,
 		SecondPort: uint16(second),
 		State:      keeper.State,
-		Friend:     func(a identity.Address) bool { return book.Allows(a, []string{"friends"}) },
-		Loopback:   cfg.Loopback,
-		Logger:     log,
+		Private:    cfg.Reachability == reach.Private,
+		Knocks:     knocks.HandleFramed,
+		Asked:      joiner.Asked,
+		RespondSTUN: func(b []byte, from netip.AddrPort) []byte {
+			answer, err := stun.Answer(b, from)
+			if err != nil {
+				return nil
+			}
+			return answer
+		},
+		Friend:   func(a identity.Address) bool { return book.Allows(a, []string{"friends"}) },
+		Loopback: cfg.Loopback,
+		Logger:   log,
 	})
 }
 
@@ -190,6 +241,39 @@ func startOverlay(lc fx.Lifecycle, o *overlay.Overlay, joiner *join.Joiner, keep
 func startJoining(lc fx.Lifecycle, joiner *join.Joiner, keeper *reach.Keeper) {
 	lc.Append(fx.StopHook(joiner.Close))
 	lc.Append(fx.StartStopHook(keeper.Start, keeper.Close))
+}
+
+// startMapper asks the router, if one is to be asked, and gives back what it
+// gave.
+func startMapper(lc fx.Lifecycle, mapper *portmap.Mapper) {
+	if mapper != nil {
+		lc.Append(fx.StartStopHook(mapper.Start, mapper.Close))
+	}
+}
+
+// startWatch tells everybody when this machine's addresses or routes change.
+func startWatch(lc fx.Lifecycle, joiner *join.Joiner, keeper *reach.Keeper, log *slog.Logger) {
+	watcher := netwatch.New(netwatch.Config{Logger: log})
+	stop, done := make(chan struct{}), make(chan struct{})
+	lc.Append(fx.StartStopHook(func() {
+		watcher.Start()
+		go func() {
+			defer close(done)
+			for {
+				select {
+				case <-watcher.Changed():
+					keeper.Moved()
+					joiner.Moved()
+				case <-stop:
+					return
+				}
+			}
+		}()
+	}, func() error {
+		close(stop)
+		<-done
+		return watcher.Close()
+	}))
 }
 
 func startHost(lc fx.Lifecycle, host *public.Host) {

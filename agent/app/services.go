@@ -17,6 +17,7 @@ import (
 	"porchlight/agent/console"
 	"porchlight/agent/contacts"
 	"porchlight/agent/control"
+	"porchlight/agent/dialback"
 	"porchlight/agent/identity"
 	"porchlight/agent/introduce"
 	"porchlight/agent/join"
@@ -31,11 +32,12 @@ import (
 )
 
 // startServices offers to peers what this device does for them.
-func startServices(lc fx.Lifecycle, o *overlay.Overlay, server *introduce.Server, files *share.Handler, work *work) {
+func startServices(lc fx.Lifecycle, o *overlay.Overlay, server *introduce.Server, knocker *dialback.Server, files *share.Handler, work *work) {
 	echo := &streams{overlay: o}
 	lc.Append(fx.StartStopHook(func() error {
 		return errors.Join(
 			o.Serve(introduce.Service, server),
+			o.Serve(dialback.Service, knocker),
 			o.Serve(ShareService, files),
 			o.Serve(WorkService, work.donor),
 			echo.serve(control.PingService, echoStream),
@@ -116,7 +118,7 @@ func newControl(device *identity.Device, r *status.Reporter, o *overlay.Overlay,
 	return control.New(control.Config{
 		Address:  device.Address(),
 		Status:   r.Report,
-		Netcheck: func(context.Context) api.Netcheck { return netcheck(keeper) },
+		Netcheck: func(context.Context) api.Netcheck { return keeper.Netcheck() },
 		Contacts: book,
 		Overlay:  o,
 		Paths:    joiner,
@@ -129,25 +131,6 @@ func newControl(device *identity.Device, r *status.Reporter, o *overlay.Overlay,
 		},
 		Logger: log,
 	})
-}
-
-// netcheck says what is known about the network around the device.
-func netcheck(keeper *reach.Keeper) api.Netcheck {
-	state := keeper.State()
-	n := api.Netcheck{
-		Verdict:    state.Verdict,
-		NAT:        state.NAT,
-		UDP:        state.Public.IsValid(),
-		Candidates: []string{},
-		Helpers:    keeper.Helpers(),
-	}
-	if state.Public.IsValid() {
-		n.Public = state.Public.String()
-	}
-	for _, c := range state.Candidates {
-		n.Candidates = append(n.Candidates, c.String())
-	}
-	return n
 }
 
 func startControl(lc fx.Lifecycle, folder *state.Folder, server *control.Server) {

@@ -5,17 +5,22 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"porchlight/agent/identity"
 	"porchlight/agent/sealed"
 	"porchlight/nat/ice"
+	"porchlight/nat/spray"
+	"porchlight/nat/tcppunch"
 )
 
 const (
 	// MaxCandidates is how many candidates an offer may carry.
 	MaxCandidates = 16
-	// MaxRelays is how many relayed addresses an offer may carry.
+	// MaxRelays is how many relayed addresses an offer may carry, and MaxTCP
+	// how many addresses at which its sender accepts connections.
 	MaxRelays = 2
+	MaxTCP    = 2
 
 	purposeOffer  = "offer"
 	purposeAnswer = "answer"
@@ -36,7 +41,18 @@ type Offer struct {
 	Mapping string `json:"mapping,omitempty"`
 	// NoUDP says that the sender's network carries no UDP.
 	NoUDP bool `json:"no_udp,omitempty"`
+	// TCPAt lists where the sender accepts TCP connections that carry packets
+	// in frames (RFC 4571).
+	TCPAt []netip.AddrPort `json:"tcp_at,omitempty"`
+	// Spray and TCP are what the sender brings against routers that ICE alone
+	// does not get through. They are measured for this exchange, which goes
+	// over a relayed session.
+	Spray *spray.Side     `json:"spray,omitempty"`
+	TCP   *tcppunch.Local `json:"tcp,omitempty"`
 }
+
+// Second says that the sender tries more than ICE.
+func (o Offer) Second() bool { return o.Spray != nil || o.TCP != nil }
 
 // epochBody tells an epoch to a rendezvous, or of a device.
 type epochBody struct {
@@ -54,15 +70,31 @@ func parseOffer(b []byte) (Offer, error) {
 	if err := o.ICE.Validate(); err != nil {
 		return Offer{}, fmt.Errorf("%w: %w", ErrOffer, err)
 	}
-	for _, a := range o.Relay {
+	for _, a := range slices.Concat(o.Relay, o.TCPAt) {
 		if !a.IsValid() || a.Port() == 0 || a.Addr().Zone() != "" {
-			return Offer{}, fmt.Errorf("%w: relayed address %v", ErrOffer, a)
+			return Offer{}, fmt.Errorf("%w: address %v", ErrOffer, a)
 		}
 	}
-	if len(o.ICE.Candidates) > MaxCandidates || len(o.Relay) > MaxRelays {
-		return Offer{}, fmt.Errorf("%w: %d candidates and %d relays are too many", ErrOffer, len(o.ICE.Candidates), len(o.Relay))
+	if len(o.ICE.Candidates) > MaxCandidates || len(o.Relay) > MaxRelays || len(o.TCPAt) > MaxTCP {
+		return Offer{}, fmt.Errorf("%w: %d candidates, %d relays, %d addresses for TCP are too many",
+			ErrOffer, len(o.ICE.Candidates), len(o.Relay), len(o.TCPAt))
 	}
-	return o, nil
+	return o, o.checkRouters()
+}
+
+// checkRouters checks what an offer says about its sender's routers.
+func (o Offer) checkRouters() error {
+	if o.Spray != nil {
+		if err := o.Spray.Validate(); err != nil {
+			return fmt.Errorf("%w: %w", ErrOffer, err)
+		}
+	}
+	if o.TCP != nil {
+		if err := o.TCP.Validate(); err != nil {
+			return fmt.Errorf("%w: %w", ErrOffer, err)
+		}
+	}
+	return nil
 }
 
 func seal(from *identity.Device, to identity.Address, purpose string, o Offer) ([]byte, error) {

@@ -2,17 +2,27 @@ package join
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"porchlight/nat"
 )
 
 const (
-	// watchEvery is how often a way is looked at.
-	watchEvery = time.Second
+	// watchIdle and watchBusy are how often a way is looked at, without and
+	// with packets on it.
+	watchIdle = time.Second
+	watchBusy = 200 * time.Millisecond
 	// silence is how long a path may bring nothing while packets are sent
 	// before another is looked for.
-	silence = 6 * time.Second
+	silence = 2 * time.Second
+	// dried is how long a path that brought much may bring nothing, sending or
+	// not, before the router is asked whether it still is the same.
+	dried = time.Second
+	// flowing is how many packets in one busy look are much.
+	flowing = 20
+	// maxMoves is how many ways are looked for at once after a move.
+	maxMoves = 4
 )
 
 // retryAfter are the pauses before a direct way is looked for again; the last
@@ -21,20 +31,25 @@ var retryAfter = []time.Duration{2 * time.Second, 10 * time.Second, time.Minute}
 
 // better looks after one way until its last session ends.
 func (j *Joiner) better(w *way) {
-	tick := time.NewTicker(watchEvery)
-	defer tick.Stop()
 	watch := newWatcher(w, j.silence)
+	next := time.NewTimer(watchIdle)
+	defer next.Stop()
 	for {
 		select {
-		case <-tick.C:
+		case <-next.C:
 		case <-w.done:
 			return
 		case <-j.ctx.Done():
 			return
 		}
+		pause := watchIdle
 		if j.cfg.Sessions.Current(w.to) != nil {
 			j.lookAfter(w, &watch)
+			if watch.busy {
+				pause = watchBusy
+			}
 		}
+		next.Reset(pause)
 	}
 }
 
@@ -52,6 +67,7 @@ func (j *Joiner) lookAfter(w *way, watch *watcher) {
 	case silent:
 		j.cfg.Logger.Info("path fell silent", "peer", w.to.Short())
 		w.lose()
+		j.refresh()
 		if w.called() {
 			j.searchAgain(w)
 		}
@@ -60,9 +76,53 @@ func (j *Joiner) lookAfter(w *way, watch *watcher) {
 		// A session in trouble sends less and less, and so is never silent.
 		j.searchAgain(w)
 		*watch = newWatcher(w, j.silence)
-	case w.called() && watch.due(w.info().Path, now):
+	case watch.driedUp(now):
+		// Who only receives sends nothing that could go unanswered: perhaps
+		// our router has another address, and nobody can tell us.
+		j.refresh()
+	case w.called() && watch.due(w.improvable(), now):
 		j.upgrade(w)
 	}
+}
+
+// refreshLimit ends the question how the world sees us now.
+const refreshLimit = time.Second
+
+// refresh asks how the world sees us now, and lets the rendezvous know.
+func (j *Joiner) refresh() {
+	ctx, cancel := context.WithTimeout(j.ctx, refreshLimit)
+	defer cancel()
+	j.cfg.Situation.Refresh(ctx)
+}
+
+// Moved says that addresses or routes of this machine have changed: what was
+// learnt about the way out is void, and all ways are looked for again. Packets
+// go on along the old ones until then.
+func (j *Joiner) Moved() {
+	j.cfg.Socket.ForgetLocal()
+	j.start(func() {
+		j.refresh()
+		j.mu.Lock()
+		var all []*way
+		for _, w := range j.ways {
+			all = append(all, w)
+		}
+		j.mu.Unlock()
+		var searching sync.WaitGroup
+		slots := make(chan struct{}, maxMoves)
+		for _, w := range all {
+			if j.cfg.Sessions.Current(w.to) == nil {
+				continue
+			}
+			slots <- struct{}{}
+			searching.Go(func() {
+				defer func() { <-slots }()
+				w.lose()
+				j.searchAgain(w)
+			})
+		}
+		searching.Wait()
+	})
 }
 
 // watcher decides when to look for another path.
@@ -73,6 +133,11 @@ type watcher struct {
 	// and in how many looks more were sent since.
 	since time.Time
 	sends int
+	// came is when packets last came, and flowed whether they were many.
+	came   time.Time
+	flowed bool
+	// busy says that packets moved in the last look, or wait for an answer.
+	busy  bool
 	tries int
 	retry time.Time
 }
@@ -96,22 +161,34 @@ func (o *watcher) watch(w *way, now time.Time) (silent, heard bool) {
 }
 
 func (o *watcher) look(sent, received int64, now time.Time) bool {
+	o.busy = sent != o.sent || received != o.received
 	switch {
 	case received != o.received:
 		o.sends = 0
+		o.came, o.flowed = now, received-o.received >= flowing
 	case sent != o.sent:
 		if o.sends == 0 {
 			o.since = now
 		}
 		o.sends++
 	}
+	o.busy = o.busy || o.sends > 0 || o.flowed
 	o.sent, o.received = sent, received
 	return o.sends >= minSends && now.Sub(o.since) > o.silence
 }
 
-// due reports whether it is time to look for a direct way.
-func (o *watcher) due(path string, now time.Time) bool {
-	if path != nat.KindRelay.String() || now.Before(o.retry) {
+// driedUp reports, once, that a path which brought much brings nothing.
+func (o *watcher) driedUp(now time.Time) bool {
+	if !o.flowed || now.Sub(o.came) < dried {
+		return false
+	}
+	o.flowed = false
+	return true
+}
+
+// due reports whether it is time to look for a better way.
+func (o *watcher) due(improvable bool, now time.Time) bool {
+	if !improvable || now.Before(o.retry) {
 		return false
 	}
 	o.tries = min(o.tries+1, len(retryAfter)-1)
@@ -119,28 +196,25 @@ func (o *watcher) due(path string, now time.Time) bool {
 	return true
 }
 
-// upgrade looks for a direct way with an offer over the session itself.
-func (j *Joiner) upgrade(w *way) {
-	ctx, cancel := context.WithTimeout(j.ctx, searchLimit)
-	defer cancel()
-	if err := j.offer(ctx, w, w.to, func() {}); err != nil {
-		j.cfg.Logger.Debug("still no direct path", "peer", w.to.Short(), "err", err)
-	}
-}
-
 // searchAgain looks for any way, as for a new call.
 func (j *Joiner) searchAgain(w *way) {
-	peer := w.first()
-	if peer == nil {
-		return
-	}
 	at, via := j.hintsFor(w.to)
 	select {
-	case err := <-j.search(w, peer, at, via):
+	case err := <-j.search(w, at, via):
 		if err != nil {
 			j.cfg.Logger.Debug("no other path", "peer", w.to.Short(), "err", err)
 		}
 	case <-w.found():
 	case <-j.ctx.Done():
 	}
+}
+
+// improvable reports whether a better path than the present one may exist:
+// direct is better than relayed, and a datagram better than a byte stream,
+// which delivers nothing while one segment is missing.
+func (w *way) improvable() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	_, framed := w.route.path.Carrier.(*nat.Framed)
+	return w.route.path.Kind == nat.KindRelay || framed
 }

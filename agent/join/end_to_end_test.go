@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"porchlight/agent/api"
 	"porchlight/agent/identity"
 	"porchlight/nat"
+	"porchlight/nat/probe"
 )
 
 func TestAnOfferLeadsToADirectPathThatOutlivesTheRendezvous(t *testing.T) {
@@ -42,10 +44,7 @@ func TestARelayedPathBecomesDirectUnderARunningStream(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.until(t, b, "relayed", isRelayed)
-	info := a.until(t, b, "explained", func(i Info) bool { return i.Reason == api.UDPBlockedHere })
-	if !info.Hopeless {
-		t.Errorf("blocked UDP, yet hope: %+v", info)
-	}
+	a.until(t, b, "explained, without hope", func(i Info) bool { return i.Reason == api.UDPBlockedHere && i.Hopeless })
 	session := a.Current(b.Address())
 	u := a.startUpload(t, b)
 	a.situation.set(func(s *situation) { s.noUDP = false })
@@ -173,6 +172,90 @@ func TestAHintIsTriedOverTCPWhenUDPStaysSilent(t *testing.T) {
 	}
 	if info := a.joiner.Info(b.Address()); info.Path != "direct" || info.Local != "tcp" {
 		t.Errorf("%+v", info)
+	}
+}
+
+// acceptsTCP has a device accept connections that say who they are.
+func (m *member) acceptsTCP(t *testing.T) netip.AddrPort {
+	t.Helper()
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var accepting sync.WaitGroup
+	t.Cleanup(func() { l.Close(); accepting.Wait() })
+	accepting.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			m.socket.AcceptFramed(c, nat.KindDirect, nat.FrameConfig{HandleSTUN: m.joiner.Asked})
+		}
+	})
+	at := l.Addr().(*net.TCPAddr).AddrPort()
+	m.situation.set(func(s *situation) { s.tcp = []netip.AddrPort{at} })
+	return at
+}
+
+// TestWithoutUDPWhoAcceptsTCPIsReached is a home whose network blocks UDP, and
+// one that is open for connections, whoever of the two calls.
+func TestWithoutUDPWhoAcceptsTCPIsReached(t *testing.T) {
+	for name, open := range map[string]struct{ caller, called bool }{
+		"the called one accepts": {false, true},
+		"the caller accepts":     {true, false},
+		"both accept":            {true, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			a, b, _ := three(t)
+			if open.caller {
+				a.acceptsTCP(t)
+			}
+			if open.called {
+				b.acceptsTCP(t)
+			}
+			a.situation.set(func(s *situation) { s.noUDP = true })
+			if err := a.echo(t.Context(), b); err != nil {
+				t.Fatal(err)
+			}
+			session := a.Current(b.Address())
+			u := a.startUpload(t, b)
+			info := a.until(t, b, "direct", isDirect)
+			b.until(t, a, "direct", isDirect)
+			if info.Local != "tcp" || info.Reason != "" {
+				t.Errorf("%+v", info)
+			}
+			poll(t, "packets over the connection", func() bool { return session.Peer().Stats().Direct.TxPackets > 10 })
+			u.end(t)
+			if a.Current(b.Address()) != session {
+				t.Error("the session is another")
+			}
+		})
+	}
+}
+
+// TestAStrangerOverTCPGetsNothing: whoever knows no exchange hears nothing, and
+// takes over no path.
+func TestAStrangerOverTCPGetsNothing(t *testing.T) {
+	t.Parallel()
+	a := newMember(t, 1, false)
+	conn, err := net.Dial("tcp4", a.acceptsTCP(t).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	question, _, err := probe.Ask(probe.Credentials{Ufrag: "whoever", Pwd: "a password of twenty-two"}, "stranger")
+	if err != nil {
+		t.Fatal(err)
+	}
+	framed := append([]byte{0, byte(len(question))}, question...)
+	if _, err := conn.Write(append(framed, 0xff, 0xff)); err != nil { // and a frame too large
+		t.Fatal(err)
+	}
+	conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+	if n, err := conn.Read(make([]byte, 1)); n != 0 || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("read %d bytes, %v", n, err)
 	}
 }
 

@@ -20,14 +20,14 @@ const (
 )
 
 // tryHints asks all hinted addresses at once and takes the first to answer.
-func (j *Joiner) tryHints(ctx context.Context, w *way, peer *nat.Peer, at []netip.AddrPort) error {
+func (j *Joiner) tryHints(ctx context.Context, w *way, at []netip.AddrPort) error {
 	ctx, cancel := context.WithTimeout(ctx, hintLimit)
 	defer cancel()
 	errs := make([]error, len(at))
 	var all sync.WaitGroup
 	for i, addr := range at {
 		all.Go(func() {
-			errs[i] = j.tryHint(ctx, w, peer, addr)
+			errs[i] = j.tryHint(ctx, w, addr)
 			if errs[i] == nil {
 				cancel()
 			}
@@ -44,7 +44,7 @@ func (j *Joiner) tryHints(ctx context.Context, w *way, peer *nat.Peer, at []neti
 
 // tryHint asks one address by UDP and, if that stays silent, by TCP too. What
 // it starts has ended when it returns.
-func (j *Joiner) tryHint(ctx context.Context, w *way, peer *nat.Peer, addr netip.AddrPort) error {
+func (j *Joiner) tryHint(ctx context.Context, w *way, addr netip.AddrPort) error {
 	ctx, stop := context.WithCancel(ctx)
 	failed := make(chan struct{})
 	var all sync.WaitGroup
@@ -64,7 +64,7 @@ func (j *Joiner) tryHint(ctx context.Context, w *way, peer *nat.Peer, addr netip
 			tcpErr = ctx.Err()
 			return
 		}
-		if tcpErr = j.dialFramed(ctx, w, peer, addr); tcpErr == nil {
+		if tcpErr = j.dialFramed(ctx, w, addr); tcpErr == nil {
 			stop()
 		}
 	})
@@ -81,7 +81,7 @@ func (j *Joiner) askHint(ctx context.Context, w *way, addr netip.AddrPort) error
 		return fmt.Errorf("ask %v: %w", addr, err)
 	}
 	w.use(route{
-		path:   nat.Path{Kind: nat.KindDirect, Addr: addr},
+		path:   nat.Path{Kind: nat.KindDirect, Addr: addr, Proven: true},
 		local:  "host",
 		remote: describe("host", addr),
 		hint:   addr,
@@ -91,7 +91,7 @@ func (j *Joiner) askHint(ctx context.Context, w *way, addr netip.AddrPort) error
 
 // dialFramed reaches a device whose UDP does not get through over TCP, with
 // packets framed as in RFC 4571.
-func (j *Joiner) dialFramed(ctx context.Context, w *way, peer *nat.Peer, addr netip.AddrPort) error {
+func (j *Joiner) dialFramed(ctx context.Context, w *way, addr netip.AddrPort) error {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "tcp", addr.String())
 	if err != nil {
@@ -102,7 +102,9 @@ func (j *Joiner) dialFramed(ctx context.Context, w *way, peer *nat.Peer, addr ne
 		return ctx.Err()
 	}
 	framed := nat.NewFramed(conn, nat.FrameConfig{})
-	if err := w.useFramed(peer, framed, route{local: "tcp", remote: describe("tcp", addr), hint: addr}); err != nil {
+	r := tcpRoute(conn.RemoteAddr(), framed)
+	r.hint = addr
+	if err := w.useCarrier(r, func(first *nat.Peer) error { return first.UseFramed(framed, nat.KindDirect) }); err != nil {
 		framed.Close()
 		return fmt.Errorf("dial %v: %w", addr, err)
 	}

@@ -15,6 +15,7 @@ import (
 	"porchlight/nat"
 	"porchlight/nat/ice"
 	"porchlight/nat/stun"
+	"porchlight/nat/tcppunch"
 )
 
 const (
@@ -96,6 +97,9 @@ func (j *Joiner) offer(ctx context.Context, w *way, via identity.Address, answer
 		return err
 	}
 	defer attempt.close()
+	if attempt.second = via == w.to; attempt.second {
+		attempt.bring(ctx, w.lastTheirs())
+	}
 	answer, err := j.cfg.Introducer.Offer(ctx, via, w.to, attempt.ours)
 	if err != nil {
 		return err
@@ -106,7 +110,7 @@ func (j *Joiner) offer(ctx context.Context, w *way, via identity.Address, answer
 
 // Answer implements introduce.Answerer: it starts to look for the caller
 // before the answer leaves.
-func (j *Joiner) Answer(_ context.Context, from identity.Address, offer introduce.Offer) (introduce.Offer, error) {
+func (j *Joiner) Answer(ctx context.Context, from identity.Address, offer introduce.Offer) (introduce.Offer, error) {
 	w, peer, fresh, err := j.hold(from)
 	if err != nil {
 		return introduce.Offer{}, err
@@ -117,6 +121,9 @@ func (j *Joiner) Answer(_ context.Context, from identity.Address, offer introduc
 	}
 	w.doubt(time.Now())
 	attempt, err := j.newAttempt(w, false)
+	if err == nil && offer.Second() {
+		attempt.bring(ctx, offer)
+	}
 	if err == nil && !j.start(func() { j.follow(attempt, offer, peer, fresh) }) {
 		attempt.close()
 		err = errClosed
@@ -148,11 +155,20 @@ func (j *Joiner) follow(attempt *attempt, offer introduce.Offer, peer *nat.Peer,
 
 // attempt is one exchange of offer and answer, from our side.
 type attempt struct {
-	j     *Joiner
-	w     *way
-	agent *ice.Agent
-	ours  introduce.Offer
-	relay *relayEnd
+	j       *Joiner
+	w       *way
+	calling bool
+	agent   *ice.Agent
+	ours    introduce.Offer
+	relay   *relayEnd
+	punch   *tcppunch.Puncher // nil unless brought
+	// turn ends our turn to spray; nil unless brought. busy says that it was
+	// not ours.
+	turn func(found bool, packets int)
+	busy bool
+	// second says that the exchange goes over the session and that we brought
+	// what we have: nothing more can be tried after it.
+	second bool
 	// filter is known once the other side's candidates are.
 	filter atomic.Pointer[ice.Filter]
 }
@@ -167,8 +183,8 @@ func (j *Joiner) newAttempt(w *way, calling bool) (*attempt, error) {
 	if len(candidates) > introduce.MaxCandidates {
 		candidates = candidates[:introduce.MaxCandidates]
 	}
-	mapping, noUDP := j.cfg.Situation.NAT()
-	a := &attempt{j: j, w: w}
+	network := j.cfg.Situation.Network()
+	a := &attempt{j: j, w: w, calling: calling}
 	cfg := ice.Config{
 		Mux:      j.cfg.Mux,
 		Local:    candidates,
@@ -177,7 +193,7 @@ func (j *Joiner) newAttempt(w *way, calling bool) (*attempt, error) {
 		Accept:   a.accept,
 		Logger:   j.cfg.Logger,
 	}
-	if !calling && !dependent(mapping) {
+	if !calling && !dependent(network.Mapping) {
 		// With a port for each destination the caller could not come first.
 		cfg.OpenFor = openFor
 	}
@@ -186,21 +202,28 @@ func (j *Joiner) newAttempt(w *way, calling bool) (*attempt, error) {
 		return nil, fmt.Errorf("prepare to reach %s: %w", w.to.Short(), err)
 	}
 	a.agent = agent
-	a.ours = introduce.Offer{ICE: agent.Local(), Mapping: mapping, NoUDP: noUDP}
+	a.ours = introduce.Offer{
+		ICE:     agent.Local(),
+		Mapping: network.Mapping,
+		NoUDP:   network.NoUDP,
+		TCPAt:   network.TCP[:min(len(network.TCP), introduce.MaxTCP)],
+	}
 	a.relay = j.relays.open(w, a.ours.ICE)
 	a.ours.Relay = a.relay.addresses()
 	return a, nil
 }
 
-// heard takes the source of a check that knew our password. The other side may
-// use the pair before we do, so its packets are ours; and without any way yet
-// they are answered there.
+// heard takes the source of a check that knew our password. The caller may use
+// the pair before we do, so its packets are its own; and without any way yet
+// they are answered there, though the source has proved nothing.
 func (a *attempt) heard(from netip.AddrPort) {
 	if peer := a.w.first(); peer != nil {
 		peer.Accept(from)
 	}
-	if !a.w.usable() {
-		a.w.use(directRoute(ice.Candidate{Kind: ice.Learnt, Addr: from}))
+	if !a.calling && !a.w.usable() {
+		r := directRoute(ice.Candidate{Kind: ice.Learnt, Addr: from})
+		r.path.Proven = false
+		a.w.use(r)
 	}
 }
 
@@ -210,7 +233,7 @@ func (a *attempt) paired(remote ice.Candidate) {
 	if peer := a.w.first(); peer != nil {
 		peer.Accept(remote.Addr)
 	}
-	if a.w.kind() != nat.KindDirect {
+	if !a.w.direct() {
 		a.w.use(directRoute(remote))
 	}
 }
@@ -218,7 +241,7 @@ func (a *attempt) paired(remote ice.Candidate) {
 // directRoute describes a pair of which only the far end is known so far.
 func directRoute(remote ice.Candidate) route {
 	return route{
-		path:   nat.Path{Kind: nat.KindDirect, Addr: remote.Addr},
+		path:   nat.Path{Kind: nat.KindDirect, Addr: remote.Addr, Proven: true},
 		local:  ice.Srflx,
 		remote: remote.String(),
 	}
@@ -234,17 +257,27 @@ func (a *attempt) accept(addr netip.AddrPort) bool {
 func (a *attempt) close() {
 	a.agent.Close()
 	a.relay.close()
+	if a.punch != nil {
+		a.punch.Close()
+	}
+	if a.turn != nil {
+		a.turn(true, 0) // does nothing if it has ended
+	}
 }
 
 // follow looks for a relayed and a direct path to the other side at once.
-func (a *attempt) follow(ctx context.Context, theirs introduce.Offer, controlling bool) error {
+func (a *attempt) follow(ctx context.Context, theirs introduce.Offer, calling bool) error {
+	a.w.noteTheirs(theirs)
+	if calling && needsHard(a.ours, theirs) && !a.second {
+		a.j.goOn(a.w, a.headStart(theirs))
+	}
 	var all sync.WaitGroup
 	var relayErr, directErr error
 	relayCtx, stop := context.WithCancel(ctx)
 	defer stop()
-	all.Go(func() { relayErr = a.relay.follow(relayCtx, a.ours, theirs, controlling) })
+	all.Go(func() { relayErr = a.relay.follow(relayCtx, a.ours, theirs, calling) })
 	all.Go(func() {
-		if directErr = a.direct(ctx, theirs, controlling); directErr == nil {
+		if directErr = a.direct(ctx, theirs, calling); directErr == nil {
 			stop()
 		}
 	})
@@ -255,25 +288,60 @@ func (a *attempt) follow(ctx context.Context, theirs introduce.Offer, controllin
 	return nil
 }
 
-func (a *attempt) direct(ctx context.Context, theirs introduce.Offer, controlling bool) error {
-	reason, hopeless := verdict(a.ours, theirs)
-	if a.ours.NoUDP || theirs.NoUDP {
-		a.w.explain(reason, hopeless)
-		return fmt.Errorf("no direct path: %s", reason)
+// headStart is how long the first exchange may look for a direct path before
+// the second one begins.
+func (a *attempt) headStart(theirs introduce.Offer) time.Duration {
+	if (a.ours.NoUDP || theirs.NoUDP) && len(a.ours.TCPAt)+len(theirs.TCPAt) == 0 {
+		return 0
 	}
+	return hardAfter
+}
+
+// direct looks for a direct path by what both sides brought to the exchange.
+func (a *attempt) direct(ctx context.Context, theirs introduce.Offer, calling bool) error {
+	switch {
+	case a.ours.NoUDP || theirs.NoUDP:
+		if err := a.dialTCP(ctx, theirs, calling); err == nil {
+			return nil
+		}
+		if a.ours.TCP == nil || theirs.TCP == nil {
+			return a.without(theirs)
+		}
+		return a.beyond(ctx, theirs, calling)
+	case a.ours.Spray != nil && theirs.Spray != nil:
+		return a.beyond(ctx, theirs, calling)
+	case a.busy, a.second && needsHard(a.ours, theirs):
+		a.w.explain(api.Busy, false)
+		return fmt.Errorf("no direct path: %s", api.Busy)
+	}
+	return a.checks(ctx, theirs, calling)
+}
+
+// without explains that nothing can be tried for a direct path: for good if
+// this was the second exchange.
+func (a *attempt) without(theirs introduce.Offer) error {
+	reason := verdict(a.ours, theirs)
+	a.w.explain(reason, a.second)
+	return fmt.Errorf("no direct path: %s", reason)
+}
+
+// checks looks for a direct path by ICE.
+func (a *attempt) checks(ctx context.Context, theirs introduce.Offer, calling bool) error {
 	a.w.explain(api.Trying, false)
 	ctx, cancel := context.WithTimeout(ctx, iceLimit)
 	defer cancel()
 	filter := ice.FilterFor(a.ours.ICE.Candidates, theirs.ICE.Candidates)
 	filter.Loopback = a.j.cfg.Loopback
 	a.filter.Store(&filter)
-	pair, err := a.agent.Connect(ctx, theirs.ICE, controlling)
+	pair, err := a.agent.Connect(ctx, theirs.ICE, calling)
 	if err != nil {
-		a.w.explain(reason, hopeless)
+		if !needsHard(a.ours, theirs) {
+			a.w.explain(verdict(a.ours, theirs), !sameFamily(a.ours, theirs))
+		}
 		return fmt.Errorf("no direct path: %w", err)
 	}
 	a.w.use(route{
-		path:   nat.Path{Kind: nat.KindDirect, Addr: pair.Remote.Addr},
+		path:   nat.Path{Kind: nat.KindDirect, Addr: pair.Remote.Addr, Proven: true},
 		local:  pair.Local.String(),
 		remote: pair.Remote.String(),
 	})
@@ -298,16 +366,32 @@ func dependent(mapping string) bool {
 }
 
 // verdict says what a failed search means, given both ends' routers.
-func verdict(ours, theirs introduce.Offer) (reason api.Reason, hopeless bool) {
-	random := func(o introduce.Offer) bool { return dependent(o.Mapping) }
+func verdict(ours, theirs introduce.Offer) api.Reason {
 	switch {
 	case ours.NoUDP:
-		return api.UDPBlockedHere, true
+		return api.UDPBlockedHere
 	case theirs.NoUDP:
-		return api.UDPBlockedThere, true
-	case random(ours) && random(theirs):
-		return api.BothRandom, true
+		return api.UDPBlockedThere
+	case dependent(ours.Mapping) && dependent(theirs.Mapping):
+		return api.BothRandom
+	case !sameFamily(ours, theirs):
+		return api.NoCommonIP
 	}
 	// Checks were answered by nobody: the next search starts from nothing.
-	return api.NoDirect, random(ours) || random(theirs)
+	return api.NoDirect
+}
+
+// sameFamily reports whether the two sides have an IP version in common, or
+// one of them told no address.
+func sameFamily(ours, theirs introduce.Offer) bool {
+	families := func(o introduce.Offer) (four, six bool) {
+		for _, c := range o.ICE.Candidates {
+			four, six = four || c.Addr.Addr().Is4(), six || c.Addr.Addr().Is6()
+		}
+		return four, six
+	}
+	four, six := families(ours)
+	theirFour, theirSix := families(theirs)
+	none := !four && !six || !theirFour && !theirSix
+	return none || four && theirFour || six && theirSix
 }

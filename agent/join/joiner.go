@@ -17,6 +17,7 @@ import (
 	"porchlight/agent/overlay"
 	"porchlight/nat"
 	"porchlight/nat/ice"
+	"porchlight/nat/spray"
 	"porchlight/nat/stun"
 )
 
@@ -32,8 +33,25 @@ type Situation interface {
 	Candidates() []ice.Candidate
 	// Rendezvous are the devices a registration is kept at.
 	Rendezvous() []identity.Address
-	// NAT is the behaviour of the router and whether UDP works at all.
-	NAT() (mapping string, noUDP bool)
+	// Network is what is known about the routers in the way.
+	Network() Network
+	// Refresh asks the rendezvous how they see this device now, and lets them
+	// know that it is there. It returns when they have answered, or ctx ends.
+	Refresh(ctx context.Context)
+}
+
+// Network is what is known about the network around this device.
+type Network struct {
+	// Mapping is the router's behaviour in the words of nat/stun; NoUDP says
+	// that UDP does not work at all.
+	Mapping string
+	NoUDP   bool
+	// Public is where the shared socket is seen, IPv4 if there is any.
+	Public netip.AddrPort
+	// Servers answer STUN by UDP, and by TCP in frames at the same port.
+	Servers []netip.AddrPort
+	// TCP lists where connections come in from outside.
+	TCP []netip.AddrPort
 }
 
 // Hints tells where a device was last known to be.
@@ -65,6 +83,7 @@ type Config struct {
 type Joiner struct {
 	cfg     Config
 	relays  *relays
+	sprays  spray.Budget
 	silence time.Duration // see the constant; before the first way
 	ctx     context.Context
 	cancel  context.CancelFunc
@@ -223,7 +242,7 @@ func (j *Joiner) Find(ctx context.Context, to identity.Address) (*nat.Peer, erro
 	}
 	w.call()
 	at, via := j.hintsFor(to)
-	searches := j.search(w, peer, at, via)
+	searches := j.search(w, at, via)
 	// Searches go on when the first way is found: a better one may follow.
 	select {
 	case <-w.found():
@@ -250,7 +269,7 @@ const searchLimit = 15 * time.Second
 const introduceAfter = 300 * time.Millisecond
 
 // search starts all searches and sends one result when all have ended.
-func (j *Joiner) search(w *way, peer *nat.Peer, at []netip.AddrPort, via []identity.Via) <-chan error {
+func (j *Joiner) search(w *way, at []netip.AddrPort, via []identity.Via) <-chan error {
 	result := make(chan error, 1)
 	started := j.start(func() {
 		ctx, cancel := context.WithTimeout(j.ctx, searchLimit)
@@ -258,7 +277,7 @@ func (j *Joiner) search(w *way, peer *nat.Peer, at []netip.AddrPort, via []ident
 		var all sync.WaitGroup
 		var hintErr, introErr error
 		if len(at) > 0 {
-			all.Go(func() { hintErr = j.tryHints(ctx, w, peer, at) })
+			all.Go(func() { hintErr = j.tryHints(ctx, w, at) })
 		}
 		all.Go(func() {
 			if len(at) > 0 {

@@ -215,7 +215,7 @@ func (e *relayEnd) ask(ctx context.Context, noUDP bool) (stop func(), err error)
 	endpoint, err := e.r.j.cfg.Mux.Register("probe-"+e.ours.Ufrag, func(b []byte, from netip.AddrPort) {
 		e.answered(b, func() {
 			e.use(route{
-				path:   nat.Path{Kind: nat.KindRelay, Addr: from},
+				path:   nat.Path{Kind: nat.KindRelay, Addr: from, Proven: true},
 				local:  "srflx",
 				remote: describe("relay", from),
 			})

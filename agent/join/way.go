@@ -9,6 +9,7 @@ import (
 
 	"porchlight/agent/api"
 	"porchlight/agent/identity"
+	"porchlight/agent/introduce"
 	"porchlight/nat"
 )
 
@@ -38,15 +39,18 @@ type way struct {
 	// the one that packets come by.
 	chooses  bool
 	attempts int // offers being answered
-	route    route
-	lost     route     // what lose forgot
-	heard    time.Time // when packets last came in, or the route began
-	reason   api.Reason
-	hopeless bool
-	ready    chan struct{} // closed while there is a path
-	changed  chan struct{} // closed and replaced at each change
-	done     chan struct{}
-	ended    bool
+	// upgrading says that a better path is being looked for over the session.
+	upgrading bool
+	theirs    introduce.Offer // the other side's latest, for what it says of routers
+	route     route
+	lost      route     // what lose forgot
+	heard     time.Time // when packets last came in, or the route began
+	reason    api.Reason
+	hopeless  bool
+	ready     chan struct{} // closed while there is a path
+	changed   chan struct{} // closed and replaced at each change
+	done      chan struct{}
+	ended     bool
 }
 
 // use is a peer and how many sessions and attempts hold it: a device that
@@ -155,11 +159,12 @@ func (w *way) usable() bool {
 	return w.route.path.Kind != nat.KindNone
 }
 
-// kind is what the present path is.
-func (w *way) kind() nat.Kind {
+// direct reports whether there is a direct path that is known to work both ways.
+func (w *way) direct() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.route.path.Kind
+	path := w.route.path
+	return path.Kind == nat.KindDirect && (path.Proven || path.Carrier != nil)
 }
 
 // use switches all peers to a route, unless it is a relay and there is a
@@ -210,22 +215,20 @@ func (w *way) replyBy(r route) {
 	w.set(r)
 }
 
-// useFramed switches the peers to a TCP connection, unless there is a direct
-// route already: UDP is better wherever it works.
-func (w *way) useFramed(peer *nat.Peer, framed *nat.Framed, r route) error {
+// useCarrier switches the peers to a carrier that attach ties to the first of
+// them, unless there is a direct route already: the socket's own is the best.
+func (w *way) useCarrier(r route, attach func(*nat.Peer) error) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.route.path.Kind == nat.KindDirect {
+	if w.route.path.Kind == nat.KindDirect || len(w.peers) == 0 {
 		return errSlower
 	}
-	if err := peer.UseFramed(framed, nat.KindDirect); err != nil {
+	first := w.peers[0].peer
+	if err := attach(first); err != nil {
 		return err
 	}
-	r.path = nat.Path{Kind: nat.KindDirect, Carrier: framed}
-	for _, u := range w.peers {
-		if u.peer != peer {
-			u.peer.SetPath(r.path)
-		}
+	for _, u := range w.peers[1:] {
+		u.peer.SetPath(r.path)
 	}
 	w.set(r)
 	return nil
@@ -331,6 +334,37 @@ func (w *way) finish() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.attempts--
+}
+
+// beginUpgrade reports whether no other search over the session is under way.
+func (w *way) beginUpgrade() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.upgrading || w.ended {
+		return false
+	}
+	w.upgrading = true
+	return true
+}
+
+func (w *way) endUpgrade() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.upgrading = false
+}
+
+// noteTheirs keeps what the other side said of its network.
+func (w *way) noteTheirs(o introduce.Offer) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.theirs = o
+}
+
+// lastTheirs returns what the other side said of its network last.
+func (w *way) lastTheirs() introduce.Offer {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.theirs
 }
 
 // call notes that this device called.

@@ -280,7 +280,7 @@ func TestWatcherLook(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			o := watcher{silence: silence}
+			o := watcher{silence: 6 * time.Second}
 			var got time.Duration
 			start := time.Now()
 			for _, l := range tt.looks {
@@ -295,15 +295,44 @@ func TestWatcherLook(t *testing.T) {
 	}
 }
 
+func TestAFlowThatDriesUpIsNoticedOnce(t *testing.T) {
+	o := watcher{silence: silence}
+	now := time.Now()
+	look := func(received int64) bool {
+		now = now.Add(watchBusy)
+		o.look(0, received, now)
+		return o.driedUp(now)
+	}
+	for i := range int64(10) {
+		if look(i * flowing) {
+			t.Fatal("dried up while it flows")
+		}
+	}
+	asked := 0
+	for range 50 {
+		if look(9 * flowing) {
+			asked++
+		}
+	}
+	if asked != 1 {
+		t.Errorf("asked %d times, want once", asked)
+	}
+	for i := range int64(10) {
+		if look(9*flowing + i) {
+			t.Error("a trickle dried up")
+		}
+	}
+}
+
 func TestDueBacksOff(t *testing.T) {
 	start := time.Now()
 	o := watcher{retry: start.Add(retryAfter[0])}
 	var got []time.Duration
 	for at := time.Duration(0); at < 4*time.Minute; at += time.Second {
-		if o.due("direct", start.Add(at)) || o.due("", start.Add(at)) {
-			t.Fatal("due without a relay")
+		if o.due(false, start.Add(at)) {
+			t.Fatal("due without anything to better")
 		}
-		if o.due("relay", start.Add(at)) {
+		if o.due(true, start.Add(at)) {
 			got = append(got, at)
 		}
 	}
@@ -323,7 +352,7 @@ func TestVerdict(t *testing.T) {
 		name         string
 		ours, theirs introduce.Offer
 		reason       api.Reason
-		hopeless     bool
+		hard         bool
 	}{
 		{"two easy ones", easy, easy, api.NoDirect, false},
 		{"nothing known", unknown, introduce.Offer{}, api.NoDirect, false},
@@ -333,12 +362,30 @@ func TestVerdict(t *testing.T) {
 		{"no UDP here", blocked, easy, api.UDPBlockedHere, true},
 		{"no UDP there", hard, blocked, api.UDPBlockedThere, true},
 		{"no UDP anywhere", blocked, blocked, api.UDPBlockedHere, true},
+		{"no IP version in common", only("host 203.0.113.1:1"), only("host [2001:db8::1]:1"), api.NoCommonIP, false},
+		{"one in common", only("host 203.0.113.1:1", "host [2001:db8::2]:1"), only("host [2001:db8::1]:1"), api.NoDirect, false},
+		{"no address told", only(), only("host [2001:db8::1]:1"), api.NoDirect, false},
 	}
 	for _, tt := range tests {
-		if reason, hopeless := verdict(tt.ours, tt.theirs); reason != tt.reason || hopeless != tt.hopeless {
-			t.Errorf("%s: %s %t, want %s %t", tt.name, reason, hopeless, tt.reason, tt.hopeless)
+		if reason := verdict(tt.ours, tt.theirs); reason != tt.reason {
+			t.Errorf("%s: %s, want %s", tt.name, reason, tt.reason)
+		}
+		if got := needsHard(tt.ours, tt.theirs); got != tt.hard {
+			t.Errorf("%s: needs a second exchange: %t", tt.name, got)
 		}
 	}
+}
+
+// only returns an offer with candidates and nothing else.
+func only(candidates ...string) (o introduce.Offer) {
+	for _, text := range candidates {
+		c, err := ice.ParseCandidate(text)
+		if err != nil {
+			panic(err)
+		}
+		o.ICE.Candidates = append(o.ICE.Candidates, c)
+	}
+	return o
 }
 
 func TestAStrangersLinkDoesNotDisplaceWhatIsKnown(t *testing.T) {

@@ -35,6 +35,8 @@ type situation struct {
 	rendezvous []identity.Address
 	mapping    string
 	noUDP      bool
+	tcp        []netip.AddrPort
+	refreshed  int
 }
 
 func (s *situation) set(change func(*situation)) {
@@ -55,10 +57,16 @@ func (s *situation) Rendezvous() []identity.Address {
 	return slices.Clone(s.rendezvous)
 }
 
-func (s *situation) NAT() (string, bool) {
+func (s *situation) Network() Network {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.mapping, s.noUDP
+	return Network{Mapping: s.mapping, NoUDP: s.noUDP, TCP: s.tcp}
+}
+
+func (s *situation) Refresh(context.Context) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refreshed++
 }
 
 type noHints struct{}

@@ -8,6 +8,7 @@ import (
 	"math"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -16,6 +17,8 @@ import (
 	"porchlight/agent/identity"
 	"porchlight/agent/reach"
 	"porchlight/nat"
+	"porchlight/nat/ice"
+	"porchlight/nat/probe"
 	"porchlight/nat/relay"
 	"porchlight/nat/stun"
 )
@@ -23,12 +26,16 @@ import (
 const (
 	// maxFramed is how many TCP connections carry packets at once.
 	maxFramed = 64
+	// maxAnswers is how many STUN requests of one connection are answered.
+	maxAnswers = 8
 	// relayedFrom and relayedCount place the relayed ports behind the UDP
 	// port: twice as many as there are allocations, so that one is free.
 	relayedFrom  = 9
 	relayedCount = 64
-	// lookEvery is how often reachability is looked at until it is there.
+	// lookEvery is how often reachability is looked at.
 	lookEvery = 500 * time.Millisecond
+	// openAgain is the pause after a relay could not be opened.
+	openAgain = time.Minute
 )
 
 // Config is what a Host needs.
@@ -38,6 +45,15 @@ type Config struct {
 	Mux    *stun.Mux
 	// SecondPort answers behaviour discovery (RFC 5780 §4.4); 0 if there is none.
 	SecondPort uint16
+	// Private says that nothing is opened: the owner wants nobody to come in.
+	Private bool
+	// Of the STUN datagrams that come in frames, Knocks answers those that
+	// somebody here waits for, Asked takes other questions that name a user,
+	// and RespondSTUN answers those that name none. Each may be nil; they must
+	// not block and must not keep b.
+	Knocks      func(b []byte, from netip.AddrPort) []byte
+	Asked       func(b []byte, f *nat.Framed)
+	RespondSTUN func(b []byte, from netip.AddrPort) []byte
 	// Friend says whether a device gets a friend's share of the relay.
 	Friend func(identity.Address) bool
 	// Loopback lets the relay lead to loopback addresses, for trying out.
@@ -45,7 +61,7 @@ type Config struct {
 	Logger   *slog.Logger
 }
 
-// Host helps others while the device is reachable.
+// Host helps others.
 type Host struct {
 	cfg     Config
 	ctx     context.Context
@@ -53,9 +69,10 @@ type Host struct {
 	running sync.WaitGroup
 	framed  atomic.Int64
 	relay   atomic.Pointer[relay.Server]
+	relayed atomic.Int64 // bytes, by relays that are closed
 
-	mu      sync.Mutex
-	closers []interface{ Close() error }
+	mu       sync.Mutex
+	listener net.Listener
 }
 
 // New returns a Host that is not yet started.
@@ -65,65 +82,95 @@ func New(cfg Config) *Host {
 	return h
 }
 
-// Start waits for the device to be reachable and opens then.
-func (h *Host) Start() { h.running.Go(h.run) }
+// Start opens the way in over TCP, unless the owner wants nobody to come in,
+// and the relay whenever the device can have one.
+func (h *Host) Start() {
+	if h.cfg.Private {
+		return
+	}
+	if err := h.openFramed(); err != nil {
+		h.cfg.Logger.Warn("homes without UDP cannot come in", "err", err)
+	}
+	h.running.Go(h.run)
+}
 
 // Close closes what was opened and waits.
 func (h *Host) Close() error {
 	h.cancel()
 	h.mu.Lock()
-	closers := h.closers
-	h.closers = nil
+	listener := h.listener
+	h.listener = nil
 	h.mu.Unlock()
-	var errs []error
-	for _, c := range closers {
-		if err := c.Close(); !errors.Is(err, net.ErrClosed) {
-			errs = append(errs, err)
-		}
+	var err error
+	if listener != nil {
+		err = listener.Close()
 	}
 	h.running.Wait()
-	return errors.Join(errs...)
+	return errors.Join(err, h.closeRelay())
 }
 
+// run opens and closes the relay as the device becomes reachable, stops being
+// so, and gets other addresses.
 func (h *Host) run() {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
-	for !h.cfg.State().Reachable {
+	var open, failed relayAddresses
+	var failedAt time.Time
+	for {
+		state := h.cfg.State()
+		want := h.addresses(state, open)
+		if want != open && open.any() {
+			h.cfg.Logger.Info("no relay for others any more", "verdict", state.Verdict)
+			h.cfg.Mux.SetPublic(netip.AddrPort{}, netip.AddrPort{})
+			if err := h.closeRelay(); err != nil {
+				h.cfg.Logger.Debug("close the relay", "err", err)
+			}
+			open = relayAddresses{}
+		}
+		if want != open && (want != failed || time.Since(failedAt) > openAgain) {
+			h.tellPlaces(want)
+			if err := h.openRelay(want); err != nil {
+				h.cfg.Logger.Warn("no relay for others", "err", err)
+				failed, failedAt = want, time.Now()
+			} else {
+				open = want
+			}
+		}
 		select {
 		case <-tick.C:
 		case <-h.ctx.Done():
 			return
 		}
 	}
-	h.tellPlaces()
-	if err := h.openFramed(); err != nil {
-		h.cfg.Logger.Warn("homes without UDP cannot come in", "err", err)
-	}
-	if err := h.openRelay(); err != nil {
-		h.cfg.Logger.Warn("no relay for others", "err", err)
-	}
 }
 
-// keep has c closed with the Host; it reports false if that is now.
-func (h *Host) keep(c interface{ Close() error }) bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.ctx.Err() != nil {
-		c.Close()
-		return false
+// relayAddresses are where relayed packets come from, invalid where there is
+// no such address.
+type relayAddresses struct{ v4, v6 netip.Addr }
+
+func (a relayAddresses) any() bool { return a.v4.IsValid() || a.v6.IsValid() }
+
+// closeRelay ends the relay and what goes through it.
+func (h *Host) closeRelay() error {
+	server := h.relay.Swap(nil)
+	if server == nil {
+		return nil
 	}
-	h.closers = append(h.closers, c)
-	return true
+	err := server.Close()
+	h.relayed.Add(bytesOf(server))
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
 }
 
 // tellPlaces lets the STUN server say where it answers from, so that others
 // can find out how their routers behave.
-func (h *Host) tellPlaces() {
-	address, ok := h.address()
-	if !ok || h.cfg.SecondPort == 0 {
-		return
+func (h *Host) tellPlaces(a relayAddresses) {
+	if !a.v4.IsValid() || h.cfg.SecondPort == 0 {
+		return // the second port has IPv4 only
 	}
-	h.cfg.Mux.SetPublic(netip.AddrPortFrom(address, h.cfg.Socket.Port()), netip.AddrPortFrom(address, h.cfg.SecondPort))
+	h.cfg.Mux.SetPublic(netip.AddrPortFrom(a.v4, h.cfg.Socket.Port()), netip.AddrPortFrom(a.v4, h.cfg.SecondPort))
 }
 
 // openFramed accepts sessions over TCP at the port of the UDP socket.
@@ -132,9 +179,13 @@ func (h *Host) openFramed() error {
 	if err != nil {
 		return err
 	}
-	if h.keep(listener) {
-		h.running.Go(func() { h.accept(listener) })
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.ctx.Err() != nil {
+		return listener.Close()
 	}
+	h.listener = listener
+	h.running.Go(func() { h.accept(listener) })
 	return nil
 }
 
@@ -159,10 +210,44 @@ func (h *Host) accept(listener net.Listener) {
 			continue
 		}
 		counted := &countedConn{TCPConn: conn.(*net.TCPConn), count: &h.framed}
-		if _, err := h.cfg.Socket.AcceptFramed(counted, nat.KindDirect, nat.FrameConfig{}); err != nil {
+		from := counted.RemoteAddr().(*net.TCPAddr).AddrPort()
+		if _, err := h.cfg.Socket.AcceptFramed(counted, nat.KindDirect, nat.FrameConfig{HandleSTUN: h.handler(from)}); err != nil {
 			counted.Close()
 		}
 	}
+}
+
+// handler takes the STUN datagrams of one connection, which come one by one.
+func (h *Host) handler(from netip.AddrPort) func([]byte, *nat.Framed) {
+	from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
+	left := maxAnswers
+	return func(b []byte, f *nat.Framed) {
+		if stun.Check(b) != nil {
+			return
+		}
+		respond := h.cfg.RespondSTUN
+		if _, err := probe.Asked(b); err == nil {
+			if respond = h.cfg.Knocks; respond == nil || !answer(f, b, respond(b, from)) {
+				if h.cfg.Asked != nil {
+					h.cfg.Asked(b, f)
+				}
+			}
+			return
+		}
+		if respond != nil && left > 0 {
+			left--
+			answer(f, b, respond(b, from))
+		}
+	}
+}
+
+// answer sends an answer unless there is none or it is larger than the
+// question; it reports whether there is one.
+func answer(f *nat.Framed, question, answer []byte) bool {
+	if len(answer) > 0 && len(answer) <= len(question) {
+		f.WritePacket(answer)
+	}
+	return len(answer) > 0
 }
 
 // countedConn takes itself off a count when it is closed. It still is a
@@ -179,21 +264,18 @@ func (c *countedConn) Close() error {
 }
 
 // openRelay starts the TURN server next to the UDP port.
-func (h *Host) openRelay() error {
-	address, ok := h.address()
-	if !ok {
-		return errors.New("no public IPv4 address is known")
-	}
-	udp, tcp, err := h.listenRelay()
+func (h *Host) openRelay(a relayAddresses) error {
+	udp, tcp, err := h.listenRelay(a)
 	if err != nil {
 		return fmt.Errorf("open a port for the relay: %w", err)
 	}
 	cfg := relay.Config{
-		UDP:     []net.PacketConn{udp},
-		TCP:     []net.Listener{tcp},
-		RelayIP: address,
-		Logger:  h.cfg.Logger,
-		Limits:  relay.DefaultLimits(),
+		UDP:      udp,
+		TCP:      tcp,
+		RelayIP:  a.v4,
+		RelayIP6: a.v6,
+		Logger:   h.cfg.Logger,
+		Limits:   relay.DefaultLimits(),
 	}
 	cfg.MinPort, cfg.MaxPort = relayedPorts(h.cfg.Socket.Port())
 	if h.cfg.Loopback {
@@ -203,12 +285,21 @@ func (h *Host) openRelay() error {
 	}
 	server, err := relay.NewServer(cfg)
 	if err != nil {
-		return errors.Join(err, udp.Close(), tcp.Close())
+		return errors.Join(err, closeAll(udp, tcp))
 	}
-	if h.keep(server) {
-		h.relay.Store(server)
-	}
+	h.relay.Store(server)
 	return nil
+}
+
+func closeAll(udp []net.PacketConn, tcp []net.Listener) error {
+	var errs []error
+	for _, c := range udp {
+		errs = append(errs, c.Close())
+	}
+	for _, c := range tcp {
+		errs = append(errs, c.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // relayedPorts are the ports packets are relayed at, few and next to the
@@ -221,41 +312,73 @@ func relayedPorts(port uint16) (low, high uint16) {
 	return port + relayedFrom, port + relayedFrom + relayedCount - 1
 }
 
-// listenRelay opens the relay's ports, each at the one next to the UDP port,
-// or, if somebody else has that, at any.
-func (h *Host) listenRelay() (net.PacketConn, net.Listener, error) {
-	next := netip.AddrPortFrom(netip.IPv4Unspecified(), h.cfg.Socket.Port()+1)
-	anyPort := netip.AddrPortFrom(next.Addr(), 0)
-	var lc net.ListenConfig
-	udp, err := lc.ListenPacket(h.ctx, "udp4", hostPort(next))
-	if err != nil {
-		udp, err = lc.ListenPacket(h.ctx, "udp4", hostPort(anyPort))
-	}
-	if err != nil {
-		return nil, nil, err
-	}
-	tcp, err := listen(h.ctx, "tcp4", next)
-	if err != nil {
-		tcp, err = listen(h.ctx, "tcp4", anyPort)
-	}
-	if err != nil {
-		return nil, nil, errors.Join(err, udp.Close())
+// listenRelay opens the relay's ports for the IP families it has addresses in,
+// each at the one next to the UDP port, or, if somebody else has that, at any.
+func (h *Host) listenRelay(a relayAddresses) (udp []net.PacketConn, tcp []net.Listener, err error) {
+	for _, f := range []struct {
+		name      string
+		address   netip.Addr
+		listening netip.Addr
+	}{{"4", a.v4, netip.IPv4Unspecified()}, {"6", a.v6, netip.IPv6Unspecified()}} {
+		if !f.address.IsValid() {
+			continue
+		}
+		u, uErr := nextOrAny(h.ctx, "udp"+f.name, f.listening, h.cfg.Socket.Port(), listenPacket)
+		if uErr == nil {
+			udp = append(udp, u)
+		}
+		t, tErr := nextOrAny(h.ctx, "tcp"+f.name, f.listening, h.cfg.Socket.Port(), listen)
+		if tErr == nil {
+			tcp = append(tcp, t)
+		}
+		if err := errors.Join(uErr, tErr); err != nil {
+			return nil, nil, errors.Join(err, closeAll(udp, tcp))
+		}
 	}
 	return udp, tcp, nil
 }
 
-// address is the IPv4 address relayed packets come from.
-func (h *Host) address() (netip.Addr, bool) {
-	state := h.cfg.State()
-	if state.Public.Addr().Is4() {
-		return state.Public.Addr(), true
-	}
-	for _, c := range state.Candidates {
-		if a := c.Addr.Addr(); a.Is4() && (!a.IsPrivate() || h.cfg.Loopback) && (!a.IsLoopback() || h.cfg.Loopback) {
-			return a, true
+// nextOrAny opens the port after another, or any.
+func nextOrAny[T any](ctx context.Context, network string, host netip.Addr, port uint16,
+	open func(context.Context, string, netip.AddrPort) (T, error)) (T, error) {
+	if port < math.MaxUint16 {
+		if opened, err := open(ctx, network, netip.AddrPortFrom(host, port+1)); err == nil {
+			return opened, nil
 		}
 	}
-	return netip.Addr{}, false
+	return open(ctx, network, netip.AddrPortFrom(host, 0))
+}
+
+// addresses are those of a relay: what helpers see, or else what an interface
+// has. There are none unless strangers reach every port of the device. Those
+// that it has are kept as long as the device does: machines have several IPv6
+// addresses, and which one helpers see changes.
+func (h *Host) addresses(state reach.State, open relayAddresses) (a relayAddresses) {
+	if !state.Reachable || !state.Open {
+		return a
+	}
+	known := []netip.Addr{state.Public.Addr(), state.Public6.Addr()}
+	for _, c := range state.Candidates {
+		if c.Kind == ice.Host {
+			known = append(known, c.Addr.Addr())
+		}
+	}
+	take := func(addr netip.Addr) {
+		switch {
+		case addr.IsLoopback() && !h.cfg.Loopback, addr.IsPrivate() && !h.cfg.Loopback, !addr.IsValid():
+		case !slices.Contains(known, addr):
+		case addr.Is4() && !a.v4.IsValid():
+			a.v4 = addr
+		case addr.Is6() && !a.v6.IsValid():
+			a.v6 = addr
+		}
+	}
+	take(open.v4)
+	take(open.v6)
+	for _, addr := range known {
+		take(addr)
+	}
+	return a
 }
 
 // Ticket makes a ticket for the relay; nil while there is none.
@@ -274,10 +397,13 @@ func (h *Host) Ticket(a identity.Address) *relay.Ticket {
 
 // RelayedBytes counts what was passed on for others.
 func (h *Host) RelayedBytes() int64 {
-	server := h.relay.Load()
-	if server == nil {
-		return 0
+	if server := h.relay.Load(); server != nil {
+		return h.relayed.Load() + bytesOf(server)
 	}
+	return h.relayed.Load()
+}
+
+func bytesOf(server *relay.Server) int64 {
 	stats := server.Stats()
 	return stats.BytesToPeers + stats.BytesToClients
 }
@@ -286,6 +412,11 @@ func (h *Host) RelayedBytes() int64 {
 func listen(ctx context.Context, network string, addr netip.AddrPort) (net.Listener, error) {
 	var lc net.ListenConfig
 	return lc.Listen(ctx, network, hostPort(addr))
+}
+
+func listenPacket(ctx context.Context, network string, addr netip.AddrPort) (net.PacketConn, error) {
+	var lc net.ListenConfig
+	return lc.ListenPacket(ctx, network, hostPort(addr))
 }
 
 func hostPort(addr netip.AddrPort) string {

@@ -10,16 +10,20 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
+	pion "github.com/pion/stun/v2"
 	"go.uber.org/goleak"
 
 	"porchlight/agent/identity"
 	"porchlight/agent/reach"
 	"porchlight/nat"
+	"porchlight/nat/ice"
+	"porchlight/nat/probe"
 	"porchlight/nat/relay"
 	"porchlight/nat/stun"
 )
@@ -39,6 +43,23 @@ type place struct {
 	*Host
 	socket    *nat.Socket
 	reachable atomic.Bool
+	asked     atomic.Int64
+	larger    atomic.Bool // answers are larger than questions
+}
+
+// knock is what somebody waits for here.
+var knock = probe.Credentials{Ufrag: "knock", Pwd: "a password of twenty-two"}
+
+func (p *place) knocked(b []byte, _ netip.AddrPort) []byte {
+	answer, _ := probe.Answer(b, knock)
+	return answer
+}
+
+func (p *place) answer(b []byte) []byte {
+	if p.larger.Load() {
+		return append(bytes.Clone(b), 0)
+	}
+	return bytes.Clone(b)
 }
 
 func newPlace(t *testing.T) *place {
@@ -53,11 +74,15 @@ func newPlace(t *testing.T) *place {
 		Socket: socket,
 		Mux:    mux,
 		State: func() reach.State {
-			return reach.State{Reachable: p.reachable.Load(), Public: netip.MustParseAddrPort("127.0.0.1:1")}
+			is := p.reachable.Load()
+			return reach.State{Reachable: is, Open: is, Public: netip.MustParseAddrPort("127.0.0.1:1")}
 		},
-		Friend:   func(a identity.Address) bool { return a == friend },
-		Loopback: true,
-		Logger:   slog.New(slog.DiscardHandler),
+		Knocks:      p.knocked,
+		Asked:       func([]byte, *nat.Framed) { p.asked.Add(1) },
+		RespondSTUN: func(b []byte, _ netip.AddrPort) []byte { return p.answer(b) },
+		Friend:      func(a identity.Address) bool { return a == friend },
+		Loopback:    true,
+		Logger:      slog.New(slog.DiscardHandler),
 	})
 	t.Cleanup(func() {
 		if err := errors.Join(p.Close(), mux.Close(), socket.Close()); err != nil {
@@ -110,45 +135,134 @@ func open(t *testing.T) *place {
 	return p
 }
 
-func TestNothingOpensBeforeTheDeviceIsReachable(t *testing.T) {
+func (p *place) closedPort() bool {
+	conn, err := net.Dial("tcp", p.socket.LocalAddr().String())
+	if err == nil {
+		conn.Close()
+	}
+	return err != nil
+}
+
+func TestTheRelayOpensAndClosesWithReachability(t *testing.T) {
 	p := newPlace(t)
+	if !p.closedPort() {
+		t.Error("open before the start")
+	}
 	p.Start()
-	closedPort := func() bool {
-		conn, err := net.Dial("tcp", p.socket.LocalAddr().String())
-		if err == nil {
-			conn.Close()
+	if p.closedPort() || p.Ticket(friend) != nil || p.RelayedBytes() != 0 {
+		t.Error("the way in over TCP is to be open, and the relay not")
+	}
+	for range 2 {
+		p.reachable.Store(true)
+		poll(t, "relay open", func() bool { return p.Ticket(friend) != nil })
+		at := p.Ticket(friend).TCP[0]
+		conn, err := net.Dial("tcp", at)
+		if err != nil {
+			t.Fatal(err)
 		}
-		return err != nil
-	}
-	if !closedPort() || p.Ticket(friend) != nil || p.RelayedBytes() != 0 {
-		t.Error("open although nobody can reach the device")
-	}
-	p.reachable.Store(true)
-	poll(t, "relay open", func() bool { return p.Ticket(friend) != nil })
-	if closedPort() {
-		t.Error("closed although the device is reachable")
+		conn.Close()
+		p.reachable.Store(false)
+		poll(t, "relay closed", func() bool { return p.Ticket(friend) == nil })
+		poll(t, "port closed", func() bool {
+			conn, err := net.Dial("tcp", at)
+			if err == nil {
+				conn.Close()
+			}
+			return err != nil
+		})
+		if p.closedPort() {
+			t.Error("the way in over TCP closed too")
+		}
 	}
 	for range 2 {
 		if err := p.Close(); err != nil {
 			t.Errorf("close: %v", err)
 		}
 	}
-	if !closedPort() {
+	if !p.closedPort() {
 		t.Error("open after Close")
 	}
 }
 
-func TestCloseWhileNotReachable(t *testing.T) {
+func TestAMappedDeviceHasNoRelay(t *testing.T) {
 	p := newPlace(t)
+	looked := make(chan struct{}, 8)
+	p.cfg.State = func() reach.State {
+		select {
+		case looked <- struct{}{}:
+		default:
+		}
+		return reach.State{Reachable: true, Public: netip.MustParseAddrPort("127.0.0.1:1")}
+	}
 	p.Start()
-	if err := p.Close(); err != nil {
-		t.Error(err)
+	for range 3 {
+		<-looked
+	}
+	if p.Ticket(friend) != nil {
+		t.Error("a relay whose ports nobody reaches")
 	}
 }
 
-func TestCloseWithoutStart(t *testing.T) {
-	if err := newPlace(t).Close(); err != nil {
-		t.Error(err)
+func TestAPrivateDeviceOpensNothing(t *testing.T) {
+	p := newPlace(t)
+	p.cfg.Private = true
+	p.reachable.Store(true)
+	p.Start()
+	if !p.closedPort() || p.Ticket(friend) != nil {
+		t.Error("open")
+	}
+}
+
+func TestSTUNInFrames(t *testing.T) {
+	p := newPlace(t)
+	p.Start()
+	conn := dialTCP(t, p)
+	receive := func() []byte {
+		t.Helper()
+		var head [2]byte
+		_, err := io.ReadFull(conn, head[:])
+		b := make([]byte, binary.BigEndian.Uint16(head[:]))
+		if err == nil {
+			_, err = io.ReadFull(conn, b)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	awaited, id, _ := probe.Ask(knock, "x")
+	conn.Write(frame(awaited))
+	if got, err := probe.Answered(receive(), knock); err != nil || got != id {
+		t.Errorf("a knock that is waited for: %v", err)
+	}
+	other, _, _ := probe.Ask(probe.Credentials{Ufrag: "call", Pwd: "another of twenty-two chars"}, "x")
+	conn.Write(frame(other))
+	poll(t, "question handed on", func() bool { return p.asked.Load() == 1 })
+
+	plain, err := pion.Build(pion.TransactionID, pion.BindingRequest, pion.Fingerprint)
+	if err != nil {
+		t.Fatal(err)
+	}
+	broken := append(bytes.Clone(plain.Raw), 0)
+	for i := range maxAnswers - 1 {
+		conn.Write(frame(broken))
+		conn.Write(frame(plain.Raw))
+		if got := receive(); !bytes.Equal(got, plain.Raw) {
+			t.Fatalf("answer %d: %q", i, got)
+		}
+	}
+	p.larger.Store(true)
+	conn.Write(frame(plain.Raw)) // the last that is looked at: its answer would be larger
+	conn.Write(frame(other))     // comes after it
+	poll(t, "question handed on", func() bool { return p.asked.Load() == 2 })
+	p.larger.Store(false)
+	conn.Write(frame(plain.Raw))
+	conn.Write(frame(awaited))
+	if got, err := probe.Answered(receive(), knock); err != nil || got != id {
+		t.Errorf("more is answered than is allowed: %v", err)
+	}
+	if p.asked.Load() != 2 {
+		t.Error("a plain request was handed on")
 	}
 }
 
@@ -283,6 +397,67 @@ func TestTakenPortsLeaveTheRestWorking(t *testing.T) {
 	p.reachable.Store(true)
 	p.Start()
 	poll(t, "relay open", func() bool { return p.Ticket(friend) != nil })
+}
+
+func TestAddresses(t *testing.T) {
+	at := func(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
+	hosts := []ice.Candidate{
+		{Kind: ice.Host, Addr: at("192.168.1.2:1")}, {Kind: ice.Host, Addr: at("44.1.1.1:1")},
+		{Kind: ice.Host, Addr: at("[fd00::1]:1")}, {Kind: ice.Host, Addr: at("[3fff::1]:1")},
+		{Kind: ice.Srflx, Addr: at("44.9.9.9:1")},
+	}
+	open, none := reach.State{Reachable: true, Open: true}, relayAddresses{}
+	tests := []struct {
+		name     string
+		state    reach.State
+		loopback bool
+		v4, v6   string
+		open     relayAddresses
+	}{
+		{"not open", reach.State{Reachable: true, Public: at("44.2.2.2:1"), Candidates: hosts}, false, "", "", none},
+		{"not reachable", reach.State{Open: true, Public: at("44.2.2.2:1"), Candidates: hosts}, false, "", "", none},
+		{"as helpers see it", reach.State{Reachable: true, Open: true, Public: at("44.2.2.2:1"), Public6: at("[3fff::2]:1"), Candidates: hosts}, false, "44.2.2.2", "3fff::2", none},
+		{"by IPv6 alone", reach.State{Reachable: true, Open: true, Public: at("[3fff::2]:1"), Public6: at("[3fff::2]:1")}, false, "", "3fff::2", none},
+		{"as interfaces have it", reach.State{Reachable: true, Open: true, Candidates: hosts}, false, "44.1.1.1", "3fff::1", none},
+		{"nothing public", reach.State{Reachable: true, Open: true, Candidates: hosts[:1]}, false, "", "", none},
+		{"nothing at all", open, false, "", "", none},
+		{"loopback", reach.State{Reachable: true, Open: true, Public: at("127.0.0.1:1"), Public6: at("[::1]:1")}, true, "127.0.0.1", "::1", none},
+		{"what it has is kept", reach.State{Reachable: true, Open: true, Public: at("44.2.2.2:1"), Public6: at("[3fff::2]:1"), Candidates: hosts},
+			false, "44.1.1.1", "3fff::1", relayAddresses{at("44.1.1.1:1").Addr(), at("[3fff::1]:1").Addr()}},
+		{"what it had is not", reach.State{Reachable: true, Open: true, Public: at("44.2.2.2:1"), Candidates: hosts},
+			false, "44.2.2.2", "3fff::1", relayAddresses{at("44.8.8.8:1").Addr(), at("[3fff::8]:1").Addr()}},
+		{"no loopback", reach.State{Reachable: true, Open: true, Public: at("127.0.0.1:1"), Public6: at("[::1]:1")}, false, "", "", none},
+	}
+	for _, tt := range tests {
+		h := New(Config{Loopback: tt.loopback})
+		text := func(a netip.Addr) string {
+			if !a.IsValid() {
+				return ""
+			}
+			return a.String()
+		}
+		if got := h.addresses(tt.state, tt.open); text(got.v4) != tt.v4 || text(got.v6) != tt.v6 || got.any() != (tt.v4+tt.v6 != "") {
+			t.Errorf("%s: %v", tt.name, got)
+		}
+	}
+}
+
+func TestTheRelayFollowsTheAddress(t *testing.T) {
+	p := newPlace(t)
+	var at atomic.Pointer[netip.AddrPort]
+	first, second := netip.MustParseAddrPort("127.0.0.1:1"), netip.MustParseAddrPort("127.0.0.2:1")
+	at.Store(&first)
+	p.cfg.State = func() reach.State { return reach.State{Reachable: true, Open: true, Public: *at.Load()} }
+	p.Start()
+	leads := func(to netip.AddrPort) func() bool {
+		return func() bool {
+			ticket := p.Ticket(friend)
+			return ticket != nil && strings.HasPrefix(ticket.UDP[0], to.Addr().String()+":")
+		}
+	}
+	poll(t, "relay at the first address", leads(first))
+	at.Store(&second)
+	poll(t, "relay at the second address", leads(second))
 }
 
 func TestHostPort(t *testing.T) {

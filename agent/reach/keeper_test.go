@@ -79,7 +79,12 @@ type party struct {
 
 func newParty(t *testing.T, seed byte) *party {
 	t.Helper()
-	socket, err := nat.Listen(t.Context(), nat.Config{Addr: "127.0.0.1:0"})
+	return newPartyAt(t, seed, "127.0.0.1:0")
+}
+
+func newPartyAt(t *testing.T, seed byte, at string) *party {
+	t.Helper()
+	socket, err := nat.Listen(t.Context(), nat.Config{Addr: at})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -250,5 +255,95 @@ func TestCloseWithoutStart(t *testing.T) {
 	k := newKeeper(t, newParty(t, 1), func() []identity.Link { return nil })
 	if err := k.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// off is a link to a device that never answers.
+func off(seed byte) identity.Link {
+	return identity.Link{Address: device(seed).Address(), At: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:9")}}
+}
+
+func TestFewAreCalledAtFirstAndMoreIfTheyFail(t *testing.T) {
+	t.Parallel()
+	p := newParty(t, 1)
+	var links []identity.Link
+	for seed := byte(50); seed < 50+2*maxTended; seed++ {
+		links = append(links, off(seed))
+	}
+	k := newKeeper(t, p, func() []identity.Link { return links })
+	began := time.Now()
+	k.Start()
+	calls := func() int { return len(k.Helpers()) }
+	poll(t, "first calls", func() bool { return calls() == wanted }, func() {})
+	poll(t, "more calls", func() bool { return calls() > wanted }, func() {
+		if n := calls(); n > wanted && time.Since(began) < headStart {
+			t.Fatalf("%d calls after %v", n, time.Since(began))
+		}
+	})
+	if n := calls(); n > 2*wanted {
+		t.Errorf("%d calls after %v", n, time.Since(began))
+	}
+}
+
+func TestTheFirstRegistrationIsQuick(t *testing.T) {
+	t.Parallel()
+	p, h := newParty(t, 1), newParty(t, 2)
+	k := newKeeper(t, p, func() []identity.Link { return []identity.Link{off(50), off(51), h.link} })
+	began := time.Now()
+	k.Start()
+	<-k.Ready()
+	took := time.Since(began)
+	t.Logf("registered after %v", took)
+	if took > time.Second {
+		t.Errorf("registered after %v", took)
+	}
+}
+
+func TestARestartedRendezvousIsUsedAgain(t *testing.T) {
+	t.Parallel()
+	p, h := newParty(t, 1), newParty(t, 2)
+	k := newKeeper(t, p, func() []identity.Link { return []identity.Link{h.link} })
+	k.renew = 500 * time.Millisecond
+	k.Start()
+	<-k.Ready()
+	// As after a power cut: no word of farewell.
+	h.socket.Close()
+	h.close()
+	again := newPartyAt(t, 2, h.link.At[0].String())
+	began := time.Now()
+	poll(t, "registration after the restart", func() bool { return again.registrations.Load() > 0 }, func() {})
+	t.Logf("registered again after %v", time.Since(began))
+	if took := time.Since(began); took > k.renew+4*time.Second {
+		t.Errorf("it took %v", took)
+	}
+}
+
+func TestRefreshReturnsWhenAllHaveAnswered(t *testing.T) {
+	t.Parallel()
+	p, h := newParty(t, 1), newParty(t, 2)
+	k := newKeeper(t, p, func() []identity.Link { return []identity.Link{h.link} })
+	k.Start()
+	<-k.Ready()
+	before := h.registrations.Load()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	k.Refresh(ctx)
+	if ctx.Err() != nil || h.registrations.Load() == before {
+		t.Errorf("%v, %d registrations", ctx.Err(), h.registrations.Load()-before)
+	}
+	var all sync.WaitGroup
+	before = h.registrations.Load()
+	for range 20 {
+		all.Go(func() { k.Refresh(ctx) })
+	}
+	all.Wait()
+	if n := h.registrations.Load() - before; n == 0 || n > 10 {
+		t.Errorf("%d registrations for 20 wishes at once", n)
+	}
+	if at := k.Servers(); len(at) != 1 || at[0] != h.link.At[0] {
+		t.Errorf("servers %v", at)
+	}
+	if s := k.State(); !s.Public.IsValid() {
+		t.Errorf("%+v", s)
 	}
 }
