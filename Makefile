@@ -12,6 +12,8 @@ MAKEFLAGS += --no-print-directory
 DEMO_PACKAGES += iproute2         # network namespaces of the demo and the NAT laboratory
 DEMO_PACKAGES += nftables         # the NATs themselves
 LAB_PACKAGES += miniupnpd-nftables # UPnP, NAT-PMP and PCP on the laboratory's routers
+LAB_PACKAGES += coturn            # another TURN server to speak with; its service is kept off
+BENCH_PACKAGES += iperf3          # what raw UDP and TCP do in the same place
 TEST_PACKAGES += ca-certificates  # module and package downloads
 TEST_PACKAGES += git              # the version, from the last tag or commit
 TEST_PACKAGES += gcc libc6-dev    # the race detector links with C
@@ -19,22 +21,25 @@ TEST_PACKAGES += qemu-user-static # tests on emulated MIPS and ARM
 TEST_PACKAGES += xz-utils         # the sizes that the budget is about
 TEST_PACKAGES += chromium         # tests of the console in a real browser
 TEST_PACKAGES += systemd          # systemd-analyze: how exposed the service is
-TEST_PACKAGES += coturn           # another TURN server to speak with; its service is kept off
 TEST_PACKAGES += miniupnpc natpmpc # ask those routers as others do
 TEST_PACKAGES += tcpdump          # reads the captures that failed laboratory runs leave
 
-# What may be set: make run STATE=…, make fuzz FUZZTIME=5m, make soak SOAK=50.
+# What may be set: make run STATE=…, make fuzz FUZZTIME=5m, make soak SOAK=50,
+# make lab ROUNDS=1.
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 STATE ?= $(HOME)/.local/share/porchlight
 BENCHTIME ?= 1s
 FUZZTIME ?= 30s
 SOAK ?= 10
+ROUNDS ?= 3
 # Emulated in `make test`: the commonest router, the Raspberry Pi in 32 and
 # 64 bit, and the other byte order.
 EMULATED ?= mipsle arm7 arm64 mips
 
 CODE := agent nat share compute firmware cross
 WEB := agent/console/web
+# A module of its own: what other programs bring stays out of the agent.
+PEERS := nat/natlab/peers
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # One test's time limit is go test's for its whole package; the race detector
 # makes the laboratory's slowest package take minutes.
@@ -78,6 +83,7 @@ test: ## everything CI checks: lint, tests, laboratory, all targets, emulators
 .PHONY: test-go test-console test-lab test-emulated
 test-go:
 	$(GOTEST) -race ./...
+	cd $(PEERS) && $(GOTEST) -race ./...
 
 test-console: web-packages
 	npm --prefix $(WEB) test
@@ -97,16 +103,19 @@ lint: ## gofmt, go vet, staticcheck
 	go vet ./...
 	GOOS=wasip1 GOARCH=wasm go vet ./compute/examples/...
 	go run $(STATICCHECK) ./...
+	go vet -C $(PEERS) ./...
+	cd $(PEERS) && go run $(STATICCHECK) ./...
 
 .PHONY: bench
-bench: ## benchmarks; each prints a ratio against a peer in the same run
+bench: setup-bench ## benchmarks; each prints a ratio against a peer in the same run
 	@folders=$$(grep -rl --include='*_test.go' --exclude-dir=node_modules '^func Benchmark' $(CODE) \
 		| xargs -r dirname | sort -u | sed 's|^|./|'); \
 	$(GOTEST) -run '^$$' -bench . -benchtime $(BENCHTIME) $$folders
 
 .PHONY: lab
-lab: setup-lab ## the NAT laboratory: every kind of NAT against every other
-	go run ./agent/lab matrix
+lab: setup-lab ## the NAT laboratory: every kind against every other, and recoveries
+	go run ./agent/lab matrix -repeat $(ROUNDS) -peers
+	go run ./agent/lab recovery
 
 .PHONY: cross
 cross: ## build for every target, check the files, print sizes and budgets
@@ -152,8 +161,8 @@ endef
 .PHONY: setup
 setup: web-packages ## install what development needs (apt, npm) and is missing
 	@command -v dpkg-query >/dev/null || { \
-		echo "this is not Debian; install what these packages give: $(DEMO_PACKAGES) $(LAB_PACKAGES) $(TEST_PACKAGES)"; exit 1; }
-	@$(call apt-missing,$(DEMO_PACKAGES) $(LAB_PACKAGES) $(TEST_PACKAGES)); $(apt-install); \
+		echo "this is not Debian; install what these packages give: $(DEMO_PACKAGES) $(LAB_PACKAGES) $(BENCH_PACKAGES) $(TEST_PACKAGES)"; exit 1; }
+	@$(call apt-missing,$(DEMO_PACKAGES) $(LAB_PACKAGES) $(BENCH_PACKAGES) $(TEST_PACKAGES)); $(apt-install); \
 	[ -n "$$missing" ] || echo "Debian packages: all there"
 
 # The demo and the laboratory need no browser and no emulator. Without root
@@ -164,10 +173,14 @@ setup-demo:
 		$(call apt-missing,$(DEMO_PACKAGES)); $(apt-install); \
 	fi
 
-.PHONY: setup-lab
+.PHONY: setup-lab setup-bench
 setup-lab:
 	@if [ "$$(id -u)" = 0 ] && command -v dpkg-query >/dev/null; then \
 		$(call apt-missing,$(DEMO_PACKAGES) $(LAB_PACKAGES)); $(apt-install); \
+	fi
+setup-bench:
+	@if [ "$$(id -u)" = 0 ] && command -v dpkg-query >/dev/null; then \
+		$(call apt-missing,$(DEMO_PACKAGES) $(BENCH_PACKAGES)); $(apt-install); \
 	fi
 
 .PHONY: web-packages

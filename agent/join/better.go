@@ -16,11 +16,13 @@ const (
 	// silence is how long a path may bring nothing while packets are sent
 	// before another is looked for.
 	silence = 2 * time.Second
-	// dried is how long a path that brought much may bring nothing, sending or
-	// not, before the router is asked whether it still is the same.
-	dried = time.Second
-	// flowing is how many packets in one busy look are much.
+	// hush is how long a path may bring nothing, while packets are sent or where
+	// many came before, until we look whether our own address is another.
+	hush = 500 * time.Millisecond
+	// flowing is how many packets in one busy look are many.
 	flowing = 20
+	// refreshEvery is the least time between two such looks.
+	refreshEvery = 3 * time.Second
 	// maxMoves is how many ways are looked for at once after a move.
 	maxMoves = 4
 )
@@ -76,10 +78,12 @@ func (j *Joiner) lookAfter(w *way, watch *watcher) {
 		// A session in trouble sends less and less, and so is never silent.
 		j.searchAgain(w)
 		*watch = newWatcher(w, j.silence)
-	case watch.driedUp(now):
-		// Who only receives sends nothing that could go unanswered: perhaps
-		// our router has another address, and nobody can tell us.
-		j.refresh()
+	case watch.hushed(now) && j.readdressed(now):
+		// Our router has another address: nobody could tell us on the old way.
+		j.cfg.Logger.Info("our address outside has changed", "peer", w.to.Short())
+		w.lose()
+		j.searchAgain(w)
+		*watch = newWatcher(w, j.silence)
 	case w.called() && watch.due(w.improvable(), now):
 		j.upgrade(w)
 	}
@@ -93,6 +97,24 @@ func (j *Joiner) refresh() {
 	ctx, cancel := context.WithTimeout(j.ctx, refreshLimit)
 	defer cancel()
 	j.cfg.Situation.Refresh(ctx)
+}
+
+// readdressed asks how the world sees us now and reports whether that is
+// another address than before.
+func (j *Joiner) readdressed(now time.Time) bool {
+	j.mu.Lock()
+	recent := now.Sub(j.refreshed) < refreshEvery
+	if !recent {
+		j.refreshed = now
+	}
+	j.mu.Unlock()
+	if recent {
+		return false
+	}
+	before := j.cfg.Situation.Network().Public
+	j.refresh()
+	after := j.cfg.Situation.Network().Public
+	return before.IsValid() && after.IsValid() && after != before
 }
 
 // Moved says that addresses or routes of this machine have changed: what was
@@ -133,9 +155,11 @@ type watcher struct {
 	// and in how many looks more were sent since.
 	since time.Time
 	sends int
-	// came is when packets last came, and flowed whether they were many.
+	// came is when packets last came, flowed whether they were many, and asked
+	// whether hushed was true since.
 	came   time.Time
 	flowed bool
+	asked  bool
 	// busy says that packets moved in the last look, or wait for an answer.
 	busy  bool
 	tries int
@@ -165,24 +189,28 @@ func (o *watcher) look(sent, received int64, now time.Time) bool {
 	switch {
 	case received != o.received:
 		o.sends = 0
-		o.came, o.flowed = now, received-o.received >= flowing
+		o.came, o.flowed, o.asked = now, received-o.received >= flowing, false
 	case sent != o.sent:
 		if o.sends == 0 {
 			o.since = now
 		}
 		o.sends++
 	}
-	o.busy = o.busy || o.sends > 0 || o.flowed
+	o.busy = o.busy || o.sends > 0 || o.flowed && !o.asked
 	o.sent, o.received = sent, received
 	return o.sends >= minSends && now.Sub(o.since) > o.silence
 }
 
-// driedUp reports, once, that a path which brought much brings nothing.
-func (o *watcher) driedUp(now time.Time) bool {
-	if !o.flowed || now.Sub(o.came) < dried {
+// hushed reports, once, that a path which carried something brings nothing. Who
+// only receives sends nothing that could go unanswered, so silence after many
+// packets counts too.
+func (o *watcher) hushed(now time.Time) bool {
+	unanswered := o.sends >= 2 && now.Sub(o.since) >= hush
+	dried := o.flowed && now.Sub(o.came) >= hush
+	if o.asked || !unanswered && !dried {
 		return false
 	}
-	o.flowed = false
+	o.asked = true
 	return true
 }
 

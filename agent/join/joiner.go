@@ -97,6 +97,8 @@ type Joiner struct {
 	hints map[identity.Address]identity.Link // given with a call
 	wrong map[netip.AddrPort]time.Time       // hints that led to others
 	begun chan struct{}                      // closed and replaced when a way begins
+	// refreshed is when we last looked whether our address outside changed.
+	refreshed time.Time
 }
 
 // New returns a Joiner.

@@ -295,32 +295,31 @@ func TestWatcherLook(t *testing.T) {
 	}
 }
 
-func TestAFlowThatDriesUpIsNoticedOnce(t *testing.T) {
-	o := watcher{silence: silence}
-	now := time.Now()
-	look := func(received int64) bool {
-		now = now.Add(watchBusy)
-		o.look(0, received, now)
-		return o.driedUp(now)
-	}
-	for i := range int64(10) {
-		if look(i * flowing) {
-			t.Fatal("dried up while it flows")
-		}
-	}
-	asked := 0
-	for range 50 {
-		if look(9 * flowing) {
-			asked++
-		}
-	}
-	if asked != 1 {
-		t.Errorf("asked %d times, want once", asked)
-	}
-	for i := range int64(10) {
-		if look(9*flowing + i) {
-			t.Error("a trickle dried up")
-		}
+func TestAHushIsNoticedOnce(t *testing.T) {
+	for name, tt := range map[string]struct {
+		sent, received func(i int64) int64 // during ten looks, and fifty more
+		want           int
+	}{
+		"a flow that dries up":  {func(int64) int64 { return 0 }, func(i int64) int64 { return min(i, 9) * flowing }, 1},
+		"a trickle that ends":   {func(int64) int64 { return 0 }, func(i int64) int64 { return min(i, 9) }, 0},
+		"nobody answers":        {func(i int64) int64 { return i }, func(i int64) int64 { return min(i, 9) }, 1},
+		"one packet unanswered": {func(i int64) int64 { return min(i, 10) }, func(i int64) int64 { return min(i, 9) }, 0},
+		"both ways":             {func(i int64) int64 { return i }, func(i int64) int64 { return i }, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := watcher{silence: silence}
+			now, asked := time.Now(), 0
+			for i := range int64(60) {
+				now = now.Add(watchBusy)
+				o.look(tt.sent(i), tt.received(i), now)
+				if o.hushed(now) {
+					asked++
+				}
+			}
+			if asked != tt.want {
+				t.Errorf("noticed %d times, want %d", asked, tt.want)
+			}
+		})
 	}
 }
 

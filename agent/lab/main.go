@@ -39,6 +39,7 @@ func run(ctx context.Context, args []string) error {
 	once := flags.Bool("once", false, "demo: end after the report instead of keeping the console open")
 	only := flags.String("kinds", "", "matrix: these kinds, with commas in between, instead of the published ones; or all")
 	repeat := flags.Int("repeat", 1, "matrix: rounds, each in a new laboratory")
+	beside := flags.Bool("peers", false, "matrix: let pion/ice with coturn meet between the same kinds, after each round")
 	out := flags.String("out", "lab-out", "folder for logs and captures")
 	if err := flags.Parse(args[1:]); err != nil {
 		return err
@@ -59,7 +60,7 @@ func run(ctx context.Context, args []string) error {
 		if err != nil {
 			return err
 		}
-		return matrix(ctx, os.Stdout, dir, program, options{kinds: kinds, repeat: *repeat})
+		return matrix(ctx, os.Stdout, dir, program, options{kinds: kinds, repeat: *repeat, peers: *beside})
 	case "recovery":
 		return recovery(ctx, os.Stdout, dir, program, natlab.PortRestricted, *short)
 	}

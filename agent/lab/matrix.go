@@ -72,7 +72,8 @@ func (o outcome) cell() string {
 // options are what the matrix is asked for.
 type options struct {
 	kinds  []natlab.Kind
-	repeat int // rounds, each in a laboratory of its own
+	repeat int  // rounds, each in a laboratory of its own
+	peers  bool // the same pairs by another program, after each round
 }
 
 // matrix lets every kind meet every other, and itself, in every round, and
@@ -90,6 +91,13 @@ func matrix(ctx context.Context, out io.Writer, dir, program string, o options) 
 		}
 		table(out, o.kinds, pairs)
 		all = append(all, pairs...)
+		if o.peers {
+			theirs, err := peers(ctx, out, dir, o.kinds)
+			if err != nil {
+				return err
+			}
+			sideBySide(out, pairs, theirs)
+		}
 	}
 	if o.repeat > 1 {
 		tell(out, "\nall %d rounds", o.repeat)

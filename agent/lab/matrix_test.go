@@ -85,6 +85,26 @@ seconds to direct      median 0.25, 90 % within 0.25 (1 pairs)
 	}
 }
 
+func TestSideBySideShowsBothAndCounts(t *testing.T) {
+	var out bytes.Buffer
+	sideBySide(&out, []outcome{met("x", "x", 100, 250), viaRelay("x", "y", 300, api.NoDirect), never("y", "y", "no way")},
+		map[[2]natlab.Kind]peerOutcome{
+			{"x", "x"}: {A: "x", B: "x", Result: "direct", FirstS: 1.2},
+			{"x", "y"}: {A: "x", B: "y", Result: "fail"},
+		})
+	want := `
+pair     Porchlight  first byte (s)  pion/ice + coturn  first byte (s)
+x     x  direct      0.10            direct             1.20
+x     y  relay       0.30            fail               0.00
+
+pion/ice + coturn, 2 pairs: 1 direct, 0 relayed, 1 failed
+seconds to first byte  median 1.20, 90 % within 1.20
+`
+	if got := out.String(); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
 func TestSummaryOfNothingIsEmpty(t *testing.T) {
 	var out bytes.Buffer
 	summary(&out, []outcome{never("x", "y", "no way")})
