@@ -11,6 +11,8 @@ type Status struct {
 	Version string `json:"version"`
 	// Reachability is one of the Verdict codes.
 	Reachability Verdict `json:"reachability"`
+	// Doubt says that it is about to be checked again.
+	Doubt bool `json:"doubt"`
 	// CheckedUnixMS is when Reachability was last confirmed, 0 if never.
 	CheckedUnixMS int64 `json:"checked_unix_ms"`
 	// NAT is what behaviour discovery (RFC 5780) found.

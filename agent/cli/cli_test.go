@@ -221,12 +221,17 @@ func TestContactsForPeople(t *testing.T) {
 	contactTable(&b, []api.Contact{
 		{Name: "bob", Role: "friend", Online: true, Path: "relay", RTTMS: 41.7, Reason: api.BothRandom, SentBytes: 1_500_000},
 		{Name: "carol", Role: "me", Path: ""},
-		{Name: "eve", Blocked: true},
+		{Name: "dave\n", Online: true, Path: "relay", RTTMS: 3, Reason: api.UDPBlockedThere},
+		{Name: "eve", Blocked: true, Online: true, Reason: api.NoDirect},
 	})
-	want := `CONTACT  ROLE    PATH      RTT    SENT    RECEIVED  WHY NOT DIRECT
-bob      friend  relay     42 ms  1.5 MB  0 B       both_random
-carol    me      off-line         0 B     0 B       
-eve              blocked          0 B     0 B       
+	want := `CONTACT  ROLE    PATH      RTT    SENT    RECEIVED
+bob      friend  relay     42 ms  1.5 MB  0 B
+  Both routers choose ports at random, so there is no direct way. It would be
+  direct if either of you switched on UPnP.
+carol    me      off-line         0 B     0 B
+dave             relay     3 ms   0 B     0 B
+  The network around dave blocks UDP, so there is no direct way.
+eve              blocked          0 B     0 B
 `
 	if b.String() != want {
 		t.Errorf("\n%s, want\n%s", b.String(), want)
@@ -238,13 +243,18 @@ func TestPingForPeople(t *testing.T) {
 	for want, p := range map[string]api.Ping{
 		"direct, first byte after 93 ms, round trip 41.2 ms, direct after 812 ms\n  host 192.168.1.2:1 → srflx 44.128.0.7:1\n": {
 			Path: "direct", FirstByteMS: 92.6, RTTMS: 41.2, DirectMS: &ms, Local: "host 192.168.1.2:1", Remote: "srflx 44.128.0.7:1"},
-		"relay, first byte after 93 ms, round trip 41.2 ms, not direct: both_random\n  relay → relay\n": {
-			Path: "relay", FirstByteMS: 92.6, RTTMS: 41.2, Reason: api.BothRandom, Local: "relay", Remote: "relay"},
+		"relay, first byte after 93 ms, round trip 41.2 ms\n  relay → relay\n  The network around bob lets only web traffic out, so there is no direct way.\n": {
+			Path: "relay", FirstByteMS: 92.6, RTTMS: 41.2, Reason: api.WebOnlyThere, Local: "relay", Remote: "relay"},
 	} {
 		var b bytes.Buffer
-		if pingText(&b, p); b.String() != want {
+		if pingText(&b, p, "bob"); b.String() != want {
 			t.Errorf("\n%s, want\n%s", b.String(), want)
 		}
+	}
+	var b bytes.Buffer
+	pingText(&b, api.Ping{Path: "relay", Reason: api.PeerWish}, "porchlight:abc?at=1.2.3.4:5")
+	if !strings.Contains(b.String(), "That device takes relayed traffic only.") {
+		t.Error(b.String())
 	}
 }
 

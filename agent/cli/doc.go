@@ -8,6 +8,10 @@
 //	Main ─► commands (table) ─► client ─► control.sock ─► daemon
 //	                     get, put, jobs ─► share/fetch, compute over a stream to the peer
 //
+// Codes for verdicts and reasons become sentences in words.go, the same that
+// the console's page shows; names that others chose are shown without what
+// could speak to a terminal.
+//
 // Caveats: commands that move files do so in this process, with the rights of
 // who typed them.
 package cli

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -34,10 +35,11 @@ func showStatus(c *call) error {
 
 func statusText(w io.Writer, s api.Status) {
 	fmt.Fprintf(w, "%s  %s\n", s.Name, s.Address)
-	fmt.Fprintf(w, "reachability  %s (mapping %s, filtering %s)\n", s.Reachability, s.NAT.Mapping, s.NAT.Filtering)
+	fmt.Fprintf(w, "reachability  %s: %s\n", s.Reachability, sentence(verdictWord(s.Reachability).head, map[string]string{"device": s.Name}))
+	fmt.Fprintf(w, "router        %s; %s\n", known(mappingWords, s.NAT.Mapping), known(filteringWords, s.NAT.Filtering))
 	fmt.Fprintf(w, "listens at    %s%s\n", s.Listen, seenAt(s.Public))
 	for _, h := range s.Helpers {
-		fmt.Fprintf(w, "helper        %s %s over %s, %.0f ms\n", short(h.Name, h.Address), onOff(h.Online), h.Transport, h.RTTMS)
+		fmt.Fprintf(w, "helper        %s\n", helperWords(h))
 	}
 	fmt.Fprintf(w, "memory        %.1f MB, running for %s\n\n", float64(s.RSSBytes)/1e6, (time.Duration(s.UptimeMS) * time.Millisecond).Round(time.Second))
 	contactTable(w, s.Contacts)
@@ -69,8 +71,9 @@ func contactTable(w io.Writer, list []api.Contact) {
 		fmt.Fprintln(w, "no contacts yet; add one with: porchlight contacts add LINK NAME")
 		return
 	}
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "CONTACT\tROLE\tPATH\tRTT\tSENT\tRECEIVED\tWHY NOT DIRECT")
+	var table bytes.Buffer
+	t := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "CONTACT\tROLE\tPATH\tRTT\tSENT\tRECEIVED")
 	for _, p := range list {
 		path, rtt := p.Path, ""
 		switch {
@@ -81,9 +84,22 @@ func contactTable(w io.Writer, list []api.Contact) {
 		default:
 			rtt = fmt.Sprintf("%.0f ms", p.RTTMS)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", p.Name, p.Role, path, rtt, size(p.SentBytes), size(p.ReceivedBytes), p.Reason)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", printable(p.Name), p.Role, path, rtt, size(p.SentBytes), size(p.ReceivedBytes))
 	}
 	t.Flush()
+	for i, row := range strings.SplitAfter(table.String(), "\n") {
+		io.WriteString(w, row)
+		if p := i - 1; p >= 0 && p < len(list) && list[p].Online && !list[p].Blocked {
+			whyText(w, list[p].Reason, printable(list[p].Name))
+		}
+	}
+}
+
+// whyText says below a path why it is not direct.
+func whyText(w io.Writer, r api.Reason, peer string) {
+	for _, line := range wrap(whyNotDirect(r, peer), width-2) {
+		fmt.Fprintln(w, " ", line)
+	}
 }
 
 // size writes a number of bytes for people; the limits leave out what would
@@ -155,25 +171,6 @@ func module(code *qr.Code, x, y int) int {
 	return 0
 }
 
-func showNetcheck(c *call) error {
-	if err := c.parse(0, 0); err != nil {
-		return err
-	}
-	var n api.Netcheck
-	if err := c.client.do(c.ctx, http.MethodGet, "netcheck", nil, &n); err != nil {
-		return err
-	}
-	return c.print(n, func(w io.Writer) {
-		fmt.Fprintf(w, "verdict     %s\nmapping     %s\nfiltering   %s\nudp         %t\nseen at     %s\n", n.Verdict, n.NAT.Mapping, n.NAT.Filtering, n.UDP, n.Public)
-		for _, candidate := range n.Candidates {
-			fmt.Fprintln(w, "candidate  ", candidate)
-		}
-		for _, h := range n.Helpers {
-			fmt.Fprintf(w, "helper      %s %s over %s, %.0f ms\n", short(h.Name, h.Address), onOff(h.Online), h.Transport, h.RTTMS)
-		}
-	})
-}
-
 func ping(c *call) error {
 	until := c.flags.Bool("until-direct", false, "wait until the path is direct or known to stay relayed")
 	limit := c.flags.Duration("timeout", 30*time.Second, "give up after this time")
@@ -194,21 +191,22 @@ func ping(c *call) error {
 		} else if err != nil {
 			return fmt.Errorf("read the agent's answer: %w", err)
 		}
-		if err := c.print(p, func(w io.Writer) { pingText(w, p) }); err != nil {
+		if err := c.print(p, func(w io.Writer) { pingText(w, p, c.args[0]) }); err != nil {
 			return err
 		}
 	}
 }
 
-func pingText(w io.Writer, p api.Ping) {
+func pingText(w io.Writer, p api.Ping, peer string) {
 	fmt.Fprintf(w, "%s, first byte after %.0f ms, round trip %.1f ms", p.Path, p.FirstByteMS, p.RTTMS)
 	if p.DirectMS != nil {
 		fmt.Fprintf(w, ", direct after %.0f ms", *p.DirectMS)
 	}
-	if p.Reason != "" {
-		fmt.Fprintf(w, ", not direct: %s", p.Reason)
-	}
 	fmt.Fprintf(w, "\n  %s → %s\n", p.Local, p.Remote)
+	if strings.HasPrefix(peer, "porchlight:") || len(peer) > maxName {
+		peer = "that device" // a link or an address says nothing in a sentence
+	}
+	whyText(w, p.Reason, printable(peer))
 }
 
 func showVersion(c *call) error {

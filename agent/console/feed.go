@@ -13,6 +13,9 @@ import (
 const (
 	// feedEvery is the least time between two events.
 	feedEvery = time.Second
+	// checkedEvery is how far the time of the last check must move to be told
+	// for its own sake: helpers confirm a verdict all the time.
+	checkedEvery = time.Minute
 	// maxStreams is how many pages may look at once; more are refused.
 	maxStreams = 16
 )
@@ -145,6 +148,9 @@ func (f *feed) remember(now api.Status) {
 // nor are uptime and memory: else an idle device would talk all day.
 func changed(last, now api.Status) bool {
 	now.UptimeMS, now.RSSBytes = last.UptimeMS, last.RSSBytes
+	if d := now.CheckedUnixMS - last.CheckedUnixMS; d >= 0 && d < checkedEvery.Milliseconds() {
+		now.CheckedUnixMS = last.CheckedUnixMS
+	}
 	steadyTraffic(last, &now)
 	now.Contacts = steadyContacts(last.Contacts, now.Contacts)
 	now.Helpers = steadyHelpers(last.Helpers, now.Helpers)

@@ -47,6 +47,7 @@ func (d *device) change(f func(*api.Status)) {
 
 func withContact() api.Status {
 	st := testStatus()
+	st.CheckedUnixMS = 1_700_000_000_000
 	st.Contacts = []api.Contact{{Name: "Alice", Address: "a", Online: true, Path: "direct", RTTMS: 18, SentBytes: 5e6}}
 	st.Helpers = []api.Helper{{Address: "h", Online: true, RTTMS: 40}}
 	return st
@@ -74,6 +75,9 @@ func TestVisibleChanges(t *testing.T) {
 		{"contact is removed", func(s *api.Status) { s.Contacts = nil }, true},
 		{"helper goes", func(s *api.Status) { s.Helpers[0].Online = false }, true},
 		{"verdict changes", func(s *api.Status) { s.Reachability = api.NATEasy }, true},
+		{"confirmed again", func(s *api.Status) { s.CheckedUnixMS += 59_999 }, false},
+		{"confirmed a minute later", func(s *api.Status) { s.CheckedUnixMS += 60_000 }, true},
+		{"never confirmed", func(s *api.Status) { s.CheckedUnixMS = 0 }, true},
 		{"transfer starts", func(s *api.Status) { s.Transfers = []api.Transfer{{ID: "1"}} }, true},
 		{"packets passed on", func(s *api.Status) { s.Traffic.RelayedBytes += 64 << 10 }, true},
 		{"less than a second of work", func(s *api.Status) { s.Work.CPUMS += 900 }, false},

@@ -79,6 +79,7 @@ func (r *Reporter) Report() api.Status {
 		Name:          r.Name(),
 		Version:       r.cfg.Version,
 		Reachability:  state.Verdict,
+		Doubt:         state.Doubt,
 		CheckedUnixMS: unixMS(state.Checked),
 		NAT:           state.NAT,
 		Listen:        r.cfg.Listen,

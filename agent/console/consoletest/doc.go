@@ -6,10 +6,11 @@
 // first line, obeys one command a line on standard input and ends when that
 // closes, so that it never outlives the test that started it.
 //
-//	stdin ─▶ scene ─▶ api.Status ─▶ console ─▶ browser
+//	stdin ─▶ scene ─▶ api.Status, api.Netcheck ─▶ console ─▶ browser
 //
-// Commands: "verdict CODE", "rtt MS", "people some|none|hostile", "idle",
-// "busy", "step" (transfers move on by a tenth).
+// Commands: "verdict CODE", "doubt on|off", "router [ADDRESS [NAME]]", "rtt MS",
+// "people some|none|hostile", "idle", "busy", "step" (transfers move on by a
+// tenth).
 //
 // # Caveats
 //

@@ -33,7 +33,7 @@ func main() {
 func serve(listen string, store fileStore, window time.Duration, commands io.Reader, out io.Writer) error {
 	s := newScene()
 	c, err := console.New(console.Config{
-		Status: s.snapshot, Store: store, SetupWindow: window,
+		Status: s.snapshot, API: s.routes(), Store: store, SetupWindow: window,
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
 	if err != nil {
@@ -77,8 +77,10 @@ func (f fileStore) Save(b []byte) error {
 
 // scene is the made-up device.
 type scene struct {
-	mu sync.Mutex
-	st api.Status
+	mu     sync.Mutex
+	st     api.Status
+	doubt  bool
+	router api.Router
 }
 
 const own = "q7mz4tj2kaewx5hnvr3ob6dsy4pcgulf2ie5ywqa3hktn7vxob6mzrcd"
@@ -103,6 +105,7 @@ func newScene() *scene {
 			{Name: "In-tray", Dir: "/srv/in", Read: []string{"me"}, Write: []string{"Alice"}},
 		},
 	}
+	s.router = api.Router{Address: "192.168.1.1", Settled: true}
 	s.people("some")
 	s.transfers()
 	return s
@@ -134,6 +137,14 @@ func (s *scene) obey(words []string) error {
 	switch words[0] {
 	case "verdict":
 		s.st.Reachability = api.Verdict(words[1])
+		s.st.NAT.Mapping = "endpoint-independent"
+		if s.st.Reachability == api.NATHard {
+			s.st.NAT.Mapping = "address-and-port-dependent"
+		}
+	case "doubt":
+		s.doubt = words[1] == "on"
+	case "router":
+		s.router.Address, s.router.Name = words[1], strings.TrimSpace(strings.Join(words[2:], " "))
 	case "rtt":
 		ms, err := strconv.ParseFloat(words[1], 64)
 		if err != nil {

@@ -30,6 +30,8 @@ page.on('console', (m) => { if (m.type() === 'error' && !/401|429|ERR_|Failed to
 
 const heading = (text) => page.getByRole('heading', { level: 1, name: text }).waitFor()
 
+const help = 'Your light is on, with a little help.'
+
 const titled = (text) => page.waitForFunction((t) => document.title === t, text)
 
 const both = [['light', 360], ['light', 1280], ['dark', 360], ['dark', 1280]]
@@ -100,7 +102,9 @@ const tests = {
 
   async 'depth opens in place'() {
     await page.getByText('In technical terms').click()
-    await page.getByText('address- and port-dependent').waitFor()
+    await page.getByText('address- and port-dependent, +1 each').waitFor()
+    await page.getByText('UPnP (IGD 2): no answer').waitFor()
+    await page.getByText('UDP, IPv4: not open').waitFor()
     const row = page.getByRole('button', { name: /Alice/ })
     await row.click()
     assert.equal(await row.getAttribute('aria-expanded'), 'true')
@@ -122,11 +126,63 @@ const tests = {
 
   async 'every verdict has its words'() {
     const heads = JSON.parse(readFileSync(new URL('./heads.json', import.meta.url), 'utf8'))
-    for (const [code, head] of Object.entries(heads)) {
+    for (const [code, { head, todo }] of Object.entries(heads)) {
       await server.say('verdict ' + code)
       await heading(head)
-      if (['private', 'no_helper', 'checking'].includes(code)) await check('verdict-' + code)
+      if (todo) await page.locator('.verdict .more').getByText(todo).waitFor()
+      if (shots || ['private', 'no_helper', 'checking', 'double_nat'].includes(code)) await check('verdict-' + code)
     }
+    await server.say('verdict public')
+    await heading('Your light is on.')
+  },
+
+  async 'while a verdict is in doubt it stays, and the page says so'() {
+    await server.say('doubt on')
+    await server.say('verdict mapped')
+    await page.getByText('Your router opened a door for it').waitFor()
+    await page.getByText('It did not answer from outside a minute ago.').waitFor()
+    await heading('Your light is on.')
+    await check('doubt')
+    await server.say('doubt off')
+    await server.say('verdict nat_easy')
+    await page.getByText('Checked').waitFor()
+  },
+
+  async 'the sheet shows the way to the router, and the lamp lights up in it'() {
+    await server.say('router 192.168.1.1 FRITZ!Box 7590')
+    await server.say('verdict nat_hard')
+    await page.getByText('switch on UPnP at 192.168.1.1 (FRITZ!Box 7590)').waitFor()
+    await page.clock.install()
+    await page.getByRole('button', { name: 'Show me how' }).click()
+    const sheet = page.getByRole('dialog', { name: 'Switch on UPnP' })
+    const link = sheet.getByRole('link', { name: '192.168.1.1' })
+    assert.equal(await link.getAttribute('href'), 'http://192.168.1.1/')
+    assert.equal(await link.getAttribute('target'), '_blank')
+    await sheet.getByText('Find UPnP of your FRITZ!Box 7590').waitFor()
+    await check('how', both)
+    const asked = page.waitForRequest('**/netcheck')
+    await page.clock.runFor(10_000)
+    await asked
+    await page.clock.resume()
+    await server.say('verdict mapped')
+    await sheet.getByText('Done. Your light is on.').waitFor()
+    await sheet.locator('.lamp.on').waitFor()
+    await check('how-done')
+    await page.keyboard.press('Escape')
+    await sheet.waitFor({ state: 'detached' })
+    assert.equal(await page.getByRole('button', { name: 'Show me how' }).count(), 0)
+  },
+
+  async 'a router that is not of this home, or names itself oddly, is only text'() {
+    await server.say('router 203.0.113.9 <img/src=x>')
+    await server.say('verdict nat_easy')
+    await page.getByText('switch on UPnP at 203.0.113.9 (<img/src=x>)').waitFor()
+    assert.equal(await page.locator('.verdict a, .verdict img').count(), 0)
+    assert.equal(await page.getByRole('button', { name: 'Show me how' }).count(), 0)
+    await server.say('router')
+    await server.say('verdict refused')
+    await page.getByText('allow UPnP for 192.168.1.23 at your router, or forward UDP port 41641 to it.').waitFor()
+    await server.say('router 192.168.1.1')
     await server.say('verdict public')
     await heading('Your light is on.')
   },
@@ -158,17 +214,20 @@ const tests = {
   },
 
   async 'nothing shifts while the page comes up'() {
-    await page.setViewportSize({ width: 1280, height: 900 })
-    await page.reload()
-    await heading('Your light is on.')
-    const shift = await page.evaluate(() => new Promise((resolve) => {
-      let sum = 0
-      new PerformanceObserver((list) => list.getEntries().forEach((e) => { sum += e.hadRecentInput ? 0 : e.value }))
-        .observe({ type: 'layout-shift', buffered: true })
-      requestAnimationFrame(() => requestAnimationFrame(() => resolve(sum)))
-    }))
-    console.log(`  layout shift ${shift.toFixed(3)}`)
-    assert.ok(shift < 0.1)
+    for (const [width, code, head] of [[1280, 'public', 'Your light is on.'], [1280, 'refused', help], [360, 'refused', help], [360, 'public', 'Your light is on.']]) {
+      await page.setViewportSize({ width, height: 900 })
+      await server.say('verdict ' + code)
+      await page.reload()
+      await heading(head)
+      const shift = await page.evaluate(() => new Promise((resolve) => {
+        let sum = 0
+        new PerformanceObserver((list) => list.getEntries().forEach((e) => { sum += e.hadRecentInput ? 0 : e.value }))
+          .observe({ type: 'layout-shift', buffered: true })
+        requestAnimationFrame(() => requestAnimationFrame(() => resolve(sum)))
+      }))
+      console.log(`  layout shift ${shift.toFixed(3)}, ${code}, ${width} px`)
+      assert.ok(shift < 0.1)
+    }
     await page.setViewportSize({ width: 360, height: 740 })
   },
 

@@ -5,11 +5,15 @@ import { clock } from './format'
 import { Frame } from './frame'
 import { Closed, FirstRun, LightOn, LogIn } from './gate'
 import { Home } from './home'
+import { HowSheet } from './advice'
 import { useTab } from './lamp'
 import { backOff, connect, nothing, reduce } from './live'
+import type { Event, Live } from './live'
+import { netcheck } from './netcheck'
 import { copyText, ShareDialog } from './share'
 import { Sign } from './signs'
 import { verdictOf } from './verdict'
+import type { RouterPage } from './verdict'
 import { fill, words } from './words'
 
 // App shows the gate or the live page, as the session says.
@@ -55,9 +59,11 @@ const longAwayMS = 60_000
 function Inside({ fresh, settled, loggedOut }: { fresh: boolean; settled: () => void; loggedOut: () => void }) {
   const [live, tell] = useReducer(reduce, nothing)
   const [sharing, setSharing] = useState(false)
+  const [showing, setShowing] = useState<RouterPage | null>(null)
   const { toast, say } = useToast()
   const now = useClock()
   useEffect(() => connect({ event: tell, loggedOut }), [])
+  useNetcheck(live, showing !== null, tell)
   const copy = async (link: string) => say((await copyText(link)) ? words.share.copied : words.share.notCopied)
   const leave = () => logOut().then(loggedOut, loggedOut)
 
@@ -65,33 +71,38 @@ function Inside({ fresh, settled, loggedOut }: { fresh: boolean; settled: () => 
   const s = live.status
   return (
     <>
-      <Page live={live} now={now} copy={copy} share={() => setSharing(true)} leave={leave} />
+      <Page live={live} now={now} copy={copy} share={() => setSharing(true)} how={setShowing} leave={leave} />
       {sharing && s && <ShareDialog link={s.link} address={s.address} copy={copy} close={() => setSharing(false)} />}
+      {showing && s && <HowSheet of={verdictOf(s, live.netcheck)} router={showing} close={() => setShowing(null)} />}
       {toast}
     </>
   )
 }
 
 type PageProps = {
-  live: ReturnType<typeof reduce>
+  live: Live
   now: number
   copy: (link: string) => void
   share: () => void
+  how: (router: RouterPage) => void
   leave: () => void
 }
 
-function Page({ live, now, copy, share, leave }: PageProps) {
+function Page({ live, now, copy, share, how, leave }: PageProps) {
   const s = live.status
   const lamp = s ? verdictOf(s).lamp : 'check'
   const name = s?.name || words.product
   const away = live.awaySince > 0
   const title = away ? fill(words.away.short, { device: name }) : words.lamp[lamp].title + ': ' + name
   useTab(lamp, s ? title : words.product)
+  // With the words for the network come those of the verdict: nothing is
+  // shown that the next answer would push away.
+  const ready = live.netcheck !== undefined
   return (
-    <Frame lamp={lamp} name={name} state={words.lamp[lamp].bar} version={s?.version ?? ''} logOut={leave}>
+    <Frame lamp={lamp} name={name} state={words.lamp[lamp].bar} version={ready && s ? s.version : ''} logOut={leave}>
       {away && <Away since={live.awaySince} seen={live.at} name={name} now={now} />}
-      {s
-        ? <Home live={live} status={s} now={now} copy={copy} share={share} />
+      {s && ready
+        ? <Home live={live} status={s} netcheck={live.netcheck ?? null} now={now} copy={copy} share={share} how={how} />
         : <section class="panel verdict first" aria-busy="true" />}
     </Frame>
   )
@@ -106,6 +117,36 @@ function Away({ since, seen, name, now }: { since: number; seen: number; name: s
       <span>{fill(text, { device: name, time: clock(seen) })}</span>
     </div>
   )
+}
+
+const quickMS = 10_000
+const slowMS = 60_000
+
+// useNetcheck asks about the network when the status hints at something new,
+// and from time to time: often while somebody watches for a change or the
+// verdict is in question.
+function useNetcheck(live: Live, watched: boolean, tell: (e: Event) => void) {
+  const s = live.status
+  const news = s && [s.reachability, s.checked_unix_ms, s.doubt, s.nat.mapping, s.nat.filtering, s.public, s.listen].join()
+  const open = (s?.doubt ?? live.netcheck?.doubt) || s?.reachability === 'checking'
+  const every = watched || open ? quickMS : slowMS
+  useEffect(() => {
+    if (!news) return
+    let gone = false
+    const ask = async () => {
+      if (document.hidden) return
+      const answer = await netcheck()
+      if (!gone) tell({ kind: 'netcheck', netcheck: answer })
+    }
+    ask()
+    const timer = setInterval(ask, every)
+    document.addEventListener('visibilitychange', ask) // back from the router's page
+    return () => {
+      gone = true
+      document.removeEventListener('visibilitychange', ask)
+      clearInterval(timer)
+    }
+  }, [news, every])
 }
 
 // useClock ticks each second, for times that are told relative to now.

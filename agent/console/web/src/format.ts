@@ -65,12 +65,14 @@ export function countdown(ms: number): string {
   return Math.ceil(s / 60) + nb + 'min'
 }
 
+// Checks that confirm a verdict are told once a minute at most.
+const justNow = 65e3
 const week = 7 * 86400e3
 
 // ago: relative up to a week, then a date.
 export function ago(unixMS: number, nowMS: number): string {
   const past = nowMS - unixMS
-  if (past < 45e3) return 'just now'
+  if (past < justNow) return 'just now'
   if (past < week) return span(past) + ' ago'
   return new Date(unixMS).toLocaleDateString('en', { day: 'numeric', month: 'short', year: 'numeric' })
 }

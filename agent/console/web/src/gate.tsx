@@ -8,7 +8,7 @@ import { QR } from './share'
 import type { Copy } from './share'
 import { Sign } from './signs'
 import type { Status } from './status'
-import { verdictOf } from './verdict'
+import { plain, verdictOf } from './verdict'
 import type { LampState } from './verdict'
 import { fill, plural, words } from './words'
 import { Rich } from './words/rich'
@@ -97,8 +97,8 @@ export function LightOn({ status, copy, home }: { status: Status | null; copy: C
   return (
     <Solo lamp={lamp} step={2}>
       <div class="sec" aria-live="polite">
-        <h1>{v?.head ?? words.verdicts.checking.head}</h1>
-        <p class="soft">{v?.say ?? words.verdicts.checking.say}</p>
+        <h1>{v ? plain(v.head, v.values) : words.verdicts.checking.head}</h1>
+        <p class="soft">{v ? plain(v.say, v.values) : words.verdicts.checking.say}</p>
       </div>
       {atHome && <QR text={location.origin + '/'} label={w.phoneQR} />}
       <div class="sec">

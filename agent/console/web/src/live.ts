@@ -2,11 +2,13 @@
 // when the device is away. `reduce` is the whole logic of what is shown;
 // `connect` only feeds it.
 
+import type { Netcheck } from './netcheck'
 import type { Status } from './status'
 import { parseStatus } from './status'
 
 export type Live = {
   status: Status | null
+  netcheck?: Netcheck | null // absent until the first answer, null if there was none
   at: number // when status came, ms of this browser's clock
   awaySince: number // 0 while the stream is open
   relayedAt: number // when packets were last seen passing through, 0 if not yet
@@ -15,16 +17,20 @@ export type Live = {
 
 export type Event =
   | { kind: 'status'; status: Status; now: number }
+  | { kind: 'netcheck'; netcheck: Netcheck | null }
   | { kind: 'away'; now: number }
 
 export const nothing: Live = { status: null, at: 0, awaySince: 0, relayedAt: 0, firstSeen: {} }
 
 export function reduce(was: Live, event: Event): Live {
   if (event.kind === 'away') return was.awaySince ? was : { ...was, awaySince: event.now }
+  // What was known of the network stays until something else is.
+  if (event.kind === 'netcheck') return { ...was, netcheck: event.netcheck ?? was.netcheck ?? null }
   const { status, now } = event
   const relayed = was.status !== null && status.traffic.relayed_bytes > was.status.traffic.relayed_bytes
   return {
     status,
+    netcheck: was.netcheck,
     at: now,
     awaySince: 0,
     relayedAt: relayed ? now : was.relayedAt,

@@ -40,6 +40,7 @@ export type Status = {
   version: string
   reachability: string
   checked_unix_ms: number
+  doubt?: boolean // absent where only the netcheck tells it
   nat: { mapping: string; filtering: string }
   listen: string
   public: string

@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest'
 import { backOff, nothing, reduce } from '../src/live'
+import { parseNetcheck } from '../src/netcheck'
 import type { Status, Transfer } from '../src/status'
 import { parseStatus } from '../src/status'
 
@@ -22,6 +23,18 @@ test('while the device is away the last status stays, and the time of the first 
   expect(live).toMatchObject({ awaySince: 5000, at: 1000 })
   expect(live.status?.name).toBe('Attic Pi')
   expect(reduce(live, { kind: 'status', status: status(), now: 9500 }).awaySince).toBe(0)
+})
+
+test('what is known of the network stays until something else is', () => {
+  const known = parseNetcheck('{"verdict":"nat_easy"}')
+  expect(nothing.netcheck).toBeUndefined()
+  let live = reduce(nothing, { kind: 'netcheck', netcheck: null })
+  expect(live.netcheck).toBeNull()
+  live = reduce(live, { kind: 'netcheck', netcheck: known })
+  live = reduce(live, { kind: 'netcheck', netcheck: null })
+  live = reduce(live, { kind: 'status', status: status(), now: 1000 })
+  live = reduce(live, { kind: 'away', now: 2000 })
+  expect(live.netcheck).toBe(known)
 })
 
 test('a transfer keeps the time it appeared until it is gone', () => {

@@ -50,12 +50,12 @@ export const en = {
     map_lies: {
       head: 'Your light is on, with a little help.',
       say: 'Your router says it opened a door, but nobody outside could come through. Helpers introduce callers.',
-      todo: '*To need no help:* restart {router}. If that is not enough, forward UDP port {port} to {local} by hand.',
+      todo: '*To need no help:* restart {theRouter}. If that is not enough, forward {port} to {local} by hand.',
     },
     refused: {
       head: 'Your light is on, with a little help.',
       say: 'Your router understands the wish to open a door, and refuses. Helpers introduce callers.',
-      todo: '*To need no help:* allow UPnP for {local} at {router}, or forward UDP port {port} to it.',
+      todo: '*To need no help:* allow UPnP for {local} at {router}, or forward {port} to it.',
     },
     udp_blocked: {
       head: relayHead,
@@ -75,7 +75,7 @@ export const en = {
     no_internet: {
       head: 'Only this home.',
       say: 'The internet is not answering. Devices in this home still find each other, and everything you share here still works.',
-      todo: '*To do:* look at {router}. We try again by ourselves.',
+      todo: '*To do:* look at {theRouter}. We try again by ourselves.',
     },
     captive: {
       head: 'This network wants a sign-in.',
@@ -112,7 +112,21 @@ export const en = {
   notChecked: 'Not checked yet',
 
   // What stands for a placeholder nothing is known about.
-  unknown: { device: 'this device', router: 'your router', outer: 'another one', port: 'of this device', local: 'this device' },
+  unknown: {
+    device: 'this device', router: 'your router', theRouter: 'your router', outer: 'another one', port: 'its UDP port', local: 'this device',
+  },
+  // What stands for it otherwise.
+  known: {
+    theRouter: 'the router at {router}',
+    outer: 'another one, where the first has the address {address}',
+    port: 'UDP port {port}',
+    routerName: '{address} ({name})',
+  },
+  // Added while a verdict is being checked again.
+  doubt: {
+    on: 'It did not answer from outside a minute ago. Checking again before we say so.',
+    help: 'The last check found less than before. Checking again before we say so.',
+  },
 
   reasons: {
     trying: 'Looking for a direct way.',
@@ -143,6 +157,14 @@ export const en = {
     public: 'Seen from outside as',
     mapping: 'NAT mapping',
     filtering: 'NAT filtering',
+    router: 'Router',
+    methods: 'Asked to open a door',
+    method: '{method}: {outcome}',
+    doors: 'Doors',
+    door: '{transport}, {family}: {state}',
+    open: 'open',
+    shut: 'not open',
+    delta: '{mapping}, {step} each',
     helpers: 'Helpers',
     memory: 'Memory',
     unknown: 'not known',
@@ -156,6 +178,34 @@ export const en = {
     'address-and-port-dependent': 'address- and port-dependent',
     none: 'no NAT',
     unknown: 'not known',
+  },
+
+  family: { ipv4: 'IPv4', ipv6: 'IPv6' },
+  methods: { pcp: 'PCP', 'nat-pmp': 'NAT-PMP', 'upnp-igd2': 'UPnP (IGD 2)', 'upnp-igd1': 'UPnP (IGD 1)' },
+  outcomes: {
+    pending: 'asked, no answer yet',
+    silent: 'no answer',
+    refused: 'understood and refused',
+    broken: 'answered with nonsense',
+    granted: 'opened a door',
+    offered: 'would work, not needed',
+  },
+  proofs: {
+    same_address: 'somebody known came in from a new port',
+    stranger: 'somebody never contacted came in',
+    owners_word: 'you say so',
+  },
+
+  how: {
+    button: 'Show me how',
+    title: 'Switch on UPnP',
+    open: 'Open {router} in a new tab.',
+    find: 'Find *UPnP*; often under Internet, NAT or Network.',
+    findNamed: 'Find *UPnP* of your {name}; often under Internet, NAT or Network.',
+    back: 'Come back here; we notice by ourselves.',
+    looking: 'Waiting for the door to open. This may take a few minutes.',
+    done: 'Done. {head}',
+    close: 'Close',
   },
 
   now: {
