@@ -73,7 +73,7 @@ func (b builder) buildAll(ctx context.Context, targets []target.Target, jobs int
 
 func (b builder) build(ctx context.Context, t target.Target) (result, error) {
 	program := filepath.Join(b.dir, "porchlight-"+t.Name)
-	args := slices.Concat([]string{"build"}, t.BuildFlags(),
+	args := slices.Concat([]string{"build"}, t.ProgramFlags(),
 		[]string{"-ldflags", "-s -w -X " + versionVariable + "=" + b.version, "-o", program, b.pkg})
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Env = append(os.Environ(), t.GoEnv()...)

@@ -43,6 +43,20 @@ func TestBuildFlagsHidePathsAndLeaveHTTP2Out(t *testing.T) {
 	}
 }
 
+func TestOnlyProgramsForMIPSAreCompiledForSize(t *testing.T) {
+	for _, tgt := range target.All() {
+		small := slices.ContainsFunc(tgt.ProgramFlags(), func(f string) bool { return strings.HasPrefix(f, "-gcflags=") })
+		if want := strings.HasPrefix(tgt.Name, "mips"); small != want {
+			t.Errorf("%s: compiled for size: %t", tgt.Name, small)
+		}
+		for _, flag := range tgt.BuildFlags() {
+			if !slices.Contains(tgt.ProgramFlags(), flag) {
+				t.Errorf("%s: programs are built without %s", tgt.Name, flag)
+			}
+		}
+	}
+}
+
 func TestNoPackageArchitectureIsServedTwice(t *testing.T) {
 	servedBy := make(map[string]string)
 	for _, tgt := range target.All() {
