@@ -77,13 +77,16 @@ type Ports struct {
 	// Delta is the constant step between ports of successive destinations,
 	// 0 if there is none.
 	Delta int `json:"delta"`
+	// Rotates says that the router moves living flows to other ports from time
+	// to time, as some carriers do: no port outside holds.
+	Rotates bool `json:"rotates"`
 	// Seen are the ports in the order they were made.
 	Seen []int `json:"seen"`
 	// Hairpin says whether the device reaches itself at its address outside:
 	// "yes", "no" or "unknown".
 	Hairpin string `json:"hairpin"`
-	// LifetimeS is how long an idle mapping lives at least, in seconds, 0 if
-	// not measured.
+	// LifetimeS is how long an idle mapping lives at least, in seconds; 0 if
+	// that was not measured, or is less than 28.
 	LifetimeS int `json:"lifetime_s"`
 }
 

@@ -7,6 +7,7 @@
 //	config ─► state ─► device, contacts, shares
 //	       └► socket ─► stun mux ─► overlay ◄─► joiner ◄─► keeper (rendezvous)
 //	                                   └─► services: introduce, share, compute, ping, bench
+//	       └► the owner's TURN and STUN servers, if any ─► joiner
 //	                    control socket ─┴─ console
 //
 // Caveats: what constructors have to open (the state folder, the socket) is

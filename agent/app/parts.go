@@ -177,14 +177,14 @@ func friends(book *contacts.Book) []identity.Link {
 }
 
 func newJoiner(cfg config.Config, device *identity.Device, socket *nat.Socket, mux *stun.Mux, client *introduce.Client,
-	o *overlay.Overlay, keeper *reach.Keeper, book *contacts.Book, log *slog.Logger) *join.Joiner {
+	o *overlay.Overlay, keeper *reach.Keeper, servers *stunServers, book *contacts.Book, log *slog.Logger) *join.Joiner {
 	return join.New(join.Config{
 		Device:     device,
 		Socket:     socket,
 		Mux:        mux,
 		Introducer: client,
 		Sessions:   o,
-		Situation:  situation{keeper},
+		Situation:  situation{keeper, servers},
 		Hints:      book,
 		Loopback:   cfg.Loopback,
 		Logger:     log,
@@ -208,10 +208,19 @@ func newIntroduceServer(device *identity.Device, o *overlay.Overlay, joiner *joi
 	})
 }
 
+// webPort is let out by networks that let out nothing else. It is taken only
+// where the owner says that the device is public.
+const webPort = 443
+
 func newHost(cfg config.Config, socket *nat.Socket, mux *stun.Mux, second secondPort, keeper *reach.Keeper,
 	joiner *join.Joiner, knocks *dialback.Client, book *contacts.Book, log *slog.Logger) *public.Host {
+	web := uint16(0)
+	if cfg.Reachability == reach.Public && !cfg.Loopback {
+		web = webPort
+	}
 	return public.New(public.Config{
 		Socket:     socket,
+		WebPort:    web,
 		Mux:        mux,
 		SecondPort: uint16(second),
 		State:      keeper.State,

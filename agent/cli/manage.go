@@ -30,6 +30,14 @@ func runAgent(c *call) error {
 	level := c.flags.String("log-level", "", "debug, info, warn or error")
 	name := c.flags.String("name", "", "what to call this device")
 	work := c.flags.String("work", "", "folder for tasks of others")
+	relay := c.flags.String("relay", "", "TURN server to keep a place at, such as turn:HOST:PORT?transport=tcp")
+	relayUser := c.flags.String("relay-user", "", "user name at that server")
+	relayPassword := c.flags.String("relay-password-file", "", "file with the password for it")
+	var stun []string
+	c.flags.Func("stun", "STUN server beside the rendezvous, stun:HOST:PORT (repeatable)", func(s string) error {
+		stun = append(stun, s)
+		return nil
+	})
 	loopback := c.flags.Bool("loopback", false, "meet agents on this same machine, for trying out")
 	if err := c.parse(0, 0); err != nil {
 		return err
@@ -46,7 +54,11 @@ func runAgent(c *call) error {
 	c.override(&cfg.LogLevel, "log-level", *level)
 	c.override(&cfg.Work, "work", *work)
 	c.override(&cfg.Name, "name", *name)
+	c.override(&cfg.Relay, "relay", *relay)
+	c.override(&cfg.RelayUser, "relay-user", *relayUser)
+	c.override(&cfg.RelayPasswordFile, "relay-password-file", *relayPassword)
 	cfg.Bootstrap = append(cfg.Bootstrap, bootstrap...)
+	cfg.STUN = append(cfg.STUN, stun...)
 	cfg.Loopback = cfg.Loopback || *loopback
 	if err := cfg.Check(); err != nil {
 		return usageError{err.Error()}

@@ -46,6 +46,17 @@ type Config struct {
 	// Loopback lets agents on one machine meet over loopback addresses, and
 	// relay to them: for trying out, never on a real network.
 	Loopback bool `json:"loopback"`
+	// Relay is a TURN server that this device keeps a place at, such as
+	// "turn:192.0.2.1:3478?transport=tcp" or "turns:relay.example:443"
+	// (RFC 7065), beside those of its rendezvous. Default: none.
+	Relay string `json:"relay"`
+	// RelayUser and RelayPasswordFile are the credentials for it: a user name,
+	// and a file with the password on its first and only line.
+	RelayUser         string `json:"relay_user"`
+	RelayPasswordFile string `json:"relay_password_file"`
+	// STUN lists servers that tell this device how it is seen, such as
+	// "stun:192.0.2.1:3478" (RFC 7064), beside its rendezvous; at most four.
+	STUN []string `json:"stun"`
 	// TaskCommand is what starts a task's process, a program and its
 	// arguments; only a config file can say it. Default: this program. An
 	// agent that runs under an emulator names that emulator here:
@@ -131,6 +142,12 @@ func (c Config) Check() error {
 		errs = append(errs, fmt.Errorf("reachability: %q is not auto, public or private", c.Reachability))
 	}
 	if _, err := c.Level(); err != nil {
+		errs = append(errs, err)
+	}
+	if _, err := c.Stock(); err != nil {
+		errs = append(errs, err)
+	}
+	if _, err := c.STUNServers(); err != nil {
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)

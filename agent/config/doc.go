@@ -6,5 +6,8 @@
 //
 //	defaults ─► FILE (JSON, names as in the struct's tags) ─► flags ─► Check
 //
-// Caveats: the file is read at the start only.
+// Secrets are neither in the config file nor on the command line, which others
+// can see: they have files of their own, which these name.
+//
+// Caveats: the files are read at the start only.
 package config

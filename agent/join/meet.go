@@ -14,7 +14,6 @@ import (
 	"porchlight/nat/ice"
 	"porchlight/nat/probe"
 	"porchlight/nat/relay"
-	"porchlight/nat/stun"
 )
 
 const (
@@ -52,9 +51,7 @@ func (r *relays) open(w *way, d ice.Description) *relayEnd {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, p := range r.places {
-		e.places = append(e.places, p)
-	}
+	e.places = r.offered()
 	r.ends[e.ours.Ufrag] = e
 	return e
 }
@@ -92,17 +89,18 @@ func (e *relayEnd) answered(b []byte, then func()) {
 // asks decides which of the two sides asks; both come to the same result.
 // One that asks chooses the way and the other replies by it: with a way each,
 // the router of a home that sends nowhere near its own would shut it after
-// half a minute.
+// half a minute. Plain UDP to a place of the other side is one hop less than
+// the way by a place of one's own.
 func asks(ours, theirs introduce.Offer, calling bool) bool {
+	here := sendsBy(ours).meets(relayed(theirs))
+	there := sendsBy(theirs).meets(relayed(ours))
 	switch {
-	case len(theirs.Relay) == 0:
-		return false
-	case ours.NoUDP != theirs.NoUDP:
-		return theirs.NoUDP // plain UDP to their place is one hop less
-	case calling:
-		return true
+	case here != there:
+		return here
+	case here:
+		return calling
 	}
-	return len(ours.Relay) == 0
+	return calling && relayed(ours).meets(relayed(theirs))
 }
 
 // follow lets the other side in at our places, and asks at its own if that
@@ -123,8 +121,11 @@ func (e *relayEnd) follow(ctx context.Context, ours, theirs introduce.Offer, cal
 		e.r.learn(e.w, a)
 	}
 	e.permit(limited, theirs.ICE.Candidates)
+	if !asks(ours, theirs, calling) && !asks(theirs, ours, !calling) {
+		e.r.lack(ours, theirs)
+	}
 	if e.w.asks(asks(ours, theirs, calling)) {
-		stop, err := e.ask(limited, ours.NoUDP)
+		stop, err := e.ask(limited, sendsBy(ours))
 		if err != nil {
 			return err
 		}
@@ -170,7 +171,7 @@ func (e *relayEnd) permit(ctx context.Context, candidates []ice.Candidate) {
 		var from []netip.Addr
 		add := func(a netip.AddrPort) {
 			addr := a.Addr().Unmap()
-			same := addr.Is4() == p.allocation.RelayedAddr().Addr().Is4() // a relay has one family
+			same := addr.Is4() == p.isFour() // a place has one family
 			if same && filter.Allow(a) && len(from) < maxPermits && !slices.Contains(from, addr) {
 				from = append(from, addr)
 			}
@@ -210,8 +211,9 @@ func (p *place) inUse() bool {
 }
 
 // ask probes the other side's places, from the shared socket or, where UDP is
-// blocked, from our own places.
-func (e *relayEnd) ask(ctx context.Context, noUDP bool) (stop func(), err error) {
+// blocked or goes by other IP versions only, from our own places.
+func (e *relayEnd) ask(ctx context.Context, by families) (stop func(), err error) {
+	plain := slices.DeleteFunc(slices.Clone(e.there), func(at netip.AddrPort) bool { return !by.has(at.Addr()) })
 	endpoint, err := e.r.j.cfg.Mux.Register("probe-"+e.ours.Ufrag, func(b []byte, from netip.AddrPort) {
 		e.answered(b, func() {
 			e.use(route{
@@ -228,8 +230,13 @@ func (e *relayEnd) ask(ctx context.Context, noUDP bool) (stop func(), err error)
 		tick := time.NewTicker(askEvery)
 		defer tick.Stop()
 		for {
-			for _, at := range e.there {
-				e.askOnce(endpoint, at, noUDP)
+			for _, at := range plain {
+				e.askOnce(func(b []byte) { endpoint.Send(b, at) })
+			}
+			if len(plain) == 0 {
+				for _, at := range e.there {
+					e.askOnce(func(b []byte) { e.sendByPlaces(b, at) })
+				}
 			}
 			select {
 			case <-tick.C:
@@ -243,21 +250,24 @@ func (e *relayEnd) ask(ctx context.Context, noUDP bool) (stop func(), err error)
 	return func() { endpoint.Close() }, nil
 }
 
-func (e *relayEnd) askOnce(endpoint *stun.Endpoint, at netip.AddrPort, noUDP bool) {
+func (e *relayEnd) askOnce(send func([]byte)) {
 	e.mu.Lock()
 	question, id, err := probe.Ask(e.theirs, e.ours.Ufrag)
 	if err == nil {
 		e.asked[id] = true
 	}
 	e.mu.Unlock()
-	if err != nil {
-		return
+	if err == nil {
+		send(question)
 	}
-	if !noUDP {
-		endpoint.Send(question, at)
-		return
-	}
+}
+
+// sendByPlaces sends from our places to another, as far as they are of its IP
+// version and have let it in by now.
+func (e *relayEnd) sendByPlaces(b []byte, to netip.AddrPort) {
 	for _, p := range e.places {
-		p.allocation.WriteTo(question, at)
+		if p.isFour() == to.Addr().Is4() {
+			p.allocation.WriteTo(b, to)
+		}
 	}
 }

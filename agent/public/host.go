@@ -18,7 +18,6 @@ import (
 	"porchlight/agent/reach"
 	"porchlight/nat"
 	"porchlight/nat/ice"
-	"porchlight/nat/probe"
 	"porchlight/nat/relay"
 	"porchlight/nat/stun"
 )
@@ -45,6 +44,10 @@ type Config struct {
 	Mux    *stun.Mux
 	// SecondPort answers behaviour discovery (RFC 5780 §4.4); 0 if there is none.
 	SecondPort uint16
+	// WebPort is a TCP port beside that of the socket at which the same is
+	// served, where it is free and may be opened: 443, which networks let out
+	// that let out nothing else. 0: none.
+	WebPort uint16
 	// Private says that nothing is opened: the owner wants nobody to come in.
 	Private bool
 	// Of the STUN datagrams that come in frames, Knocks answers those that
@@ -69,10 +72,11 @@ type Host struct {
 	running sync.WaitGroup
 	framed  atomic.Int64
 	relay   atomic.Pointer[relay.Server]
-	relayed atomic.Int64 // bytes, by relays that are closed
+	secure  atomic.Pointer[handoff] // TLS connections for the relay
+	relayed atomic.Int64            // bytes, by relays that are closed
 
-	mu       sync.Mutex
-	listener net.Listener
+	mu        sync.Mutex
+	listeners []net.Listener // the best for TLS is the last
 }
 
 // New returns a Host that is not yet started.
@@ -88,8 +92,14 @@ func (h *Host) Start() {
 	if h.cfg.Private {
 		return
 	}
-	if err := h.openFramed(); err != nil {
+	own := h.cfg.Socket.LocalAddr().(*net.UDPAddr).AddrPort()
+	if err := h.openEntrance(own); err != nil {
 		h.cfg.Logger.Warn("homes without UDP cannot come in", "err", err)
+	}
+	if web := h.cfg.WebPort; web != 0 && web != own.Port() {
+		if err := h.openEntrance(netip.AddrPortFrom(own.Addr(), web)); err != nil {
+			h.cfg.Logger.Debug("no way in where little gets out", "port", web, "err", err)
+		}
 	}
 	h.running.Go(h.run)
 }
@@ -98,15 +108,12 @@ func (h *Host) Start() {
 func (h *Host) Close() error {
 	h.cancel()
 	h.mu.Lock()
-	listener := h.listener
-	h.listener = nil
+	listeners := h.listeners
+	h.listeners = nil
 	h.mu.Unlock()
-	var err error
-	if listener != nil {
-		err = listener.Close()
-	}
+	errs := []error{closeAll(nil, listeners)}
 	h.running.Wait()
-	return errors.Join(err, h.closeRelay())
+	return errors.Join(append(errs, h.closeRelay())...)
 }
 
 // run opens and closes the relay as the device becomes reachable, stops being
@@ -153,6 +160,7 @@ func (a relayAddresses) any() bool { return a.v4.IsValid() || a.v6.IsValid() }
 // closeRelay ends the relay and what goes through it.
 func (h *Host) closeRelay() error {
 	server := h.relay.Swap(nil)
+	h.secure.Store(nil)
 	if server == nil {
 		return nil
 	}
@@ -173,96 +181,6 @@ func (h *Host) tellPlaces(a relayAddresses) {
 	h.cfg.Mux.SetPublic(netip.AddrPortFrom(a.v4, h.cfg.Socket.Port()), netip.AddrPortFrom(a.v4, h.cfg.SecondPort))
 }
 
-// openFramed accepts sessions over TCP at the port of the UDP socket.
-func (h *Host) openFramed() error {
-	listener, err := listen(h.ctx, "tcp", h.cfg.Socket.LocalAddr().(*net.UDPAddr).AddrPort())
-	if err != nil {
-		return err
-	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.ctx.Err() != nil {
-		return listener.Close()
-	}
-	h.listener = listener
-	h.running.Go(func() { h.accept(listener) })
-	return nil
-}
-
-func (h *Host) accept(listener net.Listener) {
-	for {
-		conn, err := listener.Accept()
-		if errors.Is(err, net.ErrClosed) {
-			return
-		}
-		if err != nil {
-			// Out of descriptors or the like: others may close some.
-			select {
-			case <-time.After(lookEvery):
-				continue
-			case <-h.ctx.Done():
-				return
-			}
-		}
-		if h.framed.Add(1) > maxFramed {
-			h.framed.Add(-1)
-			conn.Close()
-			continue
-		}
-		counted := &countedConn{TCPConn: conn.(*net.TCPConn), count: &h.framed}
-		from := counted.RemoteAddr().(*net.TCPAddr).AddrPort()
-		if _, err := h.cfg.Socket.AcceptFramed(counted, nat.KindDirect, nat.FrameConfig{HandleSTUN: h.handler(from)}); err != nil {
-			counted.Close()
-		}
-	}
-}
-
-// handler takes the STUN datagrams of one connection, which come one by one.
-func (h *Host) handler(from netip.AddrPort) func([]byte, *nat.Framed) {
-	from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
-	left := maxAnswers
-	return func(b []byte, f *nat.Framed) {
-		if stun.Check(b) != nil {
-			return
-		}
-		respond := h.cfg.RespondSTUN
-		if _, err := probe.Asked(b); err == nil {
-			if respond = h.cfg.Knocks; respond == nil || !answer(f, b, respond(b, from)) {
-				if h.cfg.Asked != nil {
-					h.cfg.Asked(b, f)
-				}
-			}
-			return
-		}
-		if respond != nil && left > 0 {
-			left--
-			answer(f, b, respond(b, from))
-		}
-	}
-}
-
-// answer sends an answer unless there is none or it is larger than the
-// question; it reports whether there is one.
-func answer(f *nat.Framed, question, answer []byte) bool {
-	if len(answer) > 0 && len(answer) <= len(question) {
-		f.WritePacket(answer)
-	}
-	return len(answer) > 0
-}
-
-// countedConn takes itself off a count when it is closed. It still is a
-// syscall.Conn, by which the socket keeps the kernel's queue short.
-type countedConn struct {
-	*net.TCPConn
-	count *atomic.Int64
-	once  sync.Once
-}
-
-func (c *countedConn) Close() error {
-	c.once.Do(func() { c.count.Add(-1) })
-	return c.TCPConn.Close()
-}
-
 // openRelay starts the TURN server next to the UDP port.
 func (h *Host) openRelay(a relayAddresses) error {
 	udp, tcp, err := h.listenRelay(a)
@@ -278,6 +196,10 @@ func (h *Host) openRelay(a relayAddresses) error {
 		Limits:   relay.DefaultLimits(),
 	}
 	cfg.MinPort, cfg.MaxPort = relayedPorts(h.cfg.Socket.Port())
+	secure := h.newHandoff()
+	if secure != nil {
+		cfg.TLS = []net.Listener{secure}
+	}
 	if h.cfg.Loopback {
 		cfg.AllowPeer = netip.Addr.IsLoopback
 		// All of this machine's agents share one prefix.
@@ -287,6 +209,7 @@ func (h *Host) openRelay(a relayAddresses) error {
 	if err != nil {
 		return errors.Join(err, closeAll(udp, tcp))
 	}
+	h.secure.Store(secure)
 	h.relay.Store(server)
 	return nil
 }

@@ -106,10 +106,11 @@ func TestResponderRate(t *testing.T) {
 	r.limit.SetLimit(0) // what is there at once, and nothing later
 	from := netip.MustParseAddrPort("44.1.2.3:4000")
 	for i := range AnswerBurst {
-		conn, _ := framedPair(t, r.Handler(from))
+		conn, finish := framedPair(t, r.Handler(from))
 		if _, err := query(conn); err != nil {
 			t.Fatalf("connection %d: %v", i, err)
 		}
+		finish()
 	}
 	conn, finish := framedPair(t, r.Handler(from))
 	request, _, err := newRequest()
