@@ -2,7 +2,6 @@ package reach
 
 import (
 	"context"
-	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -15,26 +14,46 @@ import (
 // keepBound asks the rendezvous again and again which address it sees, and
 // once how the router behaves.
 func (k *Keeper) keepBound(ctx context.Context, h *helper) {
+	waited := false // as long as the flow may be silent
 	for {
 		k.bind(ctx, h)
 		for f := range h.views {
 			k.discover(ctx, h, f)
 		}
 		k.mu.Lock()
-		wait := bindEvery
-		for _, v := range h.views {
-			if v.silent > 0 && v.silent < bindTries {
-				wait = bindAgain
-			}
-		}
+		wait, full := k.nextBinding(h, waited)
 		k.mu.Unlock()
 		select {
 		case <-time.After(wait):
+			waited = full
 		case <-h.again:
+			waited = false
 		case <-ctx.Done():
 			return
 		}
 	}
+}
+
+// nextBinding judges the last bindings and says when the next are due, and
+// whether that is as late as may be. A binding that is not answered, and a port
+// that is another than before, are signs that a mapping has ended; k.mu is held.
+func (k *Keeper) nextBinding(h *helper, waited bool) (wait time.Duration, full bool) {
+	var answered, lost, soon bool
+	for f, v := range h.views {
+		answered = answered || v.asked && v.silent == 0
+		lost = lost || v.mapped.IsValid() && (v.silent > 0 || v.changed)
+		soon = soon || v.silent > 0 && v.silent < bindTries || v.changed && !k.rotates(f)
+	}
+	switch {
+	case lost:
+		h.alive.Lost()
+	case answered && waited:
+		h.alive.Answered()
+	}
+	if soon {
+		return bindAgain, false
+	}
+	return h.alive.Interval(), true
 }
 
 // bind asks the rendezvous by both families which address it sees.
@@ -67,7 +86,7 @@ func (k *Keeper) bindBy(ctx context.Context, h *helper, f int) {
 		k.set(func() {
 			v := &h.views[f]
 			first = !v.asked
-			v.asked, v.silent = true, v.silent+1
+			v.asked, v.silent, v.changed = true, v.silent+1, false
 		})
 		if first {
 			poke(k.retest) // that much is known now
@@ -78,8 +97,13 @@ func (k *Keeper) bindBy(ctx context.Context, h *helper, f int) {
 	k.set(func() {
 		v := &h.views[f]
 		moved = v.mapped != mapped
+		v.changed = moved && v.mapped.Addr() == mapped.Addr()
+		v.rotation.Observe(at, mapped)
 		v.asked, v.mapped, v.silent = true, mapped, 0
 		k.checked = time.Now()
+		if v.changed && k.rotates(f) {
+			moved = false // that ports pass is no news there
+		}
 	})
 	if moved {
 		k.unsure(f)
@@ -87,8 +111,7 @@ func (k *Keeper) bindBy(ctx context.Context, h *helper, f int) {
 }
 
 // discover asks a rendezvous that answers by a family how the router behaves,
-// unless that is known. The tests have sockets of their own, so that neither
-// what they send nor what strays in disturbs a flow.
+// unless that is known.
 func (k *Keeper) discover(ctx context.Context, h *helper, f int) {
 	k.mu.Lock()
 	at, v := h.atBy(f), h.views[f]
@@ -98,14 +121,7 @@ func (k *Keeper) discover(ctx context.Context, h *helper, f int) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, discoverLimit)
 	defer cancel()
-	host := k.cfg.Listen.Addr()
-	if host.IsUnspecified() {
-		host = [2]netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}[f]
-	}
-	open := func() (net.PacketConn, error) {
-		return net.ListenUDP([2]string{"udp4", "udp6"}[f], net.UDPAddrFromAddrPort(netip.AddrPortFrom(host, 0)))
-	}
-	if b, err := stun.DiscoverFresh(ctx, open, at); err == nil {
+	if b, err := stun.DiscoverFresh(ctx, k.open(f), at); err == nil {
 		k.set(func() { h.views[f].behaviour, h.views[f].discovered = b, true })
 	}
 }

@@ -110,7 +110,7 @@ func (k *Keeper) doors(f int, router portmap.State) []door {
 		// A mapping at a router that is behind another leads to no door.
 		if m, ok := mappingOf(router, network, f); ok && !shared(m.External.Addr()) {
 			add(door{network: network, port: m.External.Port(), mapped: true, sure: k.credible(m)})
-		} else if network == dialback.UDP && seen.IsValid() {
+		} else if network == dialback.UDP && seen.IsValid() && !k.rotates(f) {
 			add(door{network: network, port: seen.Port()})
 		} else {
 			add(door{network: network, port: k.cfg.Listen.Port()})

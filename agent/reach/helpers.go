@@ -29,17 +29,15 @@ const (
 	headStart = time.Second
 
 	// registerEvery renews a registration. It also tells a changed epoch, and
-	// a rendezvous that was restarted: its keep-alives are too small for a
-	// stateless reset (RFC 9000 §10.3), a request is not.
-	registerEvery = 8 * time.Second
+	// shows that a rendezvous was restarted. It is just below the keep-alive of
+	// a session, which it saves: see the comment of the package.
+	registerEvery = 14 * time.Second
 	registerLimit = 5 * time.Second
 	// placeEvery is how often a ticket is used to keep a place at the relay.
-	placeEvery = 30 * time.Second
+	placeEvery = 25 * time.Second
 	placeLimit = 10 * time.Second
-	// bindEvery keeps the router's mapping alive: home routers forget an
-	// idle one after 30 s at the earliest. An unanswered binding is repeated
-	// after bindAgain, until there were bindTries of them.
-	bindEvery = 20 * time.Second
+	// A binding that was not answered, or told another port, is repeated after
+	// bindAgain, until bindTries of them were not answered.
 	bindAgain = 3 * time.Second
 	bindTries = 3
 	bindLimit = 2 * time.Second
@@ -63,13 +61,16 @@ type helper struct {
 	seenAt     netip.AddrPort
 	views      [2]view       // by family: IPv4, IPv6
 	again      chan struct{} // has it asked for bindings at once
+	alive      stun.Keepalive
 }
 
 // view is how a helper sees the socket by one IP family.
 type view struct {
 	asked      bool
 	mapped     netip.AddrPort
-	silent     int // bindings without answer, in a row
+	silent     int  // bindings without answer, in a row
+	changed    bool // the last one told another port than the one before
+	rotation   stun.Rotation
 	behaviour  stun.Behaviour
 	discovered bool
 }
@@ -129,7 +130,7 @@ func (h *helper) mute() bool {
 // rebind has all bindings and tests made anew; Keeper.mu is held.
 func (h *helper) rebind() {
 	for f := range h.views {
-		h.views[f].discovered = false
+		h.views[f].discovered, h.views[f].rotation = false, stun.Rotation{}
 	}
 	poke(h.again)
 }
@@ -150,6 +151,7 @@ func (k *Keeper) consider(link identity.Link) {
 	}
 	h := newHelper(link)
 	h.tried = now
+	h.alive.Learned(k.habits.lifetime)
 	k.helpers[link.Address] = h
 	k.running.Go(func() { k.tend(h) })
 }
@@ -188,7 +190,7 @@ func (k *Keeper) tend(h *helper) {
 			k.rest(h.link.Address, time.Now())
 			break
 		}
-		if time.Since(began) > 2*k.renew || k.cfg.Overlay.Current(h.link.Address) != nil {
+		if time.Since(began) > k.renew || k.cfg.Overlay.Current(h.link.Address) != nil {
 			// While there is a session, a request tells soonest whether the
 			// rendezvous was restarted.
 			pause = retryFirst

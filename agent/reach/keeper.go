@@ -97,6 +97,8 @@ type Keeper struct {
 	retest  chan struct{} // has the doors tested at once
 	met     *met
 	dial    dialer
+	open    func(family int) stun.Opener
+	carried func() int64  // bytes, by all sessions
 	renew   time.Duration // registerEvery
 
 	mu        sync.Mutex
@@ -109,6 +111,7 @@ type Keeper struct {
 	lied      bool                // a mapping led nowhere since the network last changed
 	last      [2]identity.Address // who was asked last, by family
 	outside   finding
+	habits    habits
 	hosts     []ice.Candidate
 	served    time.Time     // when a registration last stood, or the start
 	refreshed chan struct{} // closed and replaced when the network changes
@@ -137,6 +140,7 @@ func New(cfg Config) *Keeper {
 	}
 	k.ctx, k.cancel = context.WithCancel(context.Background())
 	k.sight.verdict = api.Checking
+	k.open, k.carried, k.habits = k.freshBy, k.carriedBytes, unstudied
 	k.hosts = k.listHosts()
 	return k
 }
@@ -151,6 +155,7 @@ func (k *Keeper) Start() {
 	k.running.Go(k.watchMapper)
 	k.running.Go(k.testDoors)
 	k.running.Go(k.lookOutside)
+	k.running.Go(k.study)
 }
 
 // Close ends everything the Keeper started and waits for it.
@@ -205,6 +210,7 @@ func (k *Keeper) Moved() {
 		h.rebind()
 	}
 	k.lied, k.outside = false, unasked
+	k.forget()
 	clear(k.rests)
 	close(k.refreshed)
 	k.refreshed = make(chan struct{})

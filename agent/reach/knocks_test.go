@@ -100,7 +100,7 @@ func TestAStrangersKnockShowsThatADeviceIsPublic(t *testing.T) {
 			k := a.keeper(t, helper.link)
 			began := time.Now()
 			k.Start()
-			poll(t, "verdict", func() bool { s := k.State(); return s.Verdict == api.Public && s.TCP == tcp }, func() {})
+			poll(t, "verdict", func() bool { s := k.State(); return s.Verdict == api.Public && s.UDP && s.TCP == tcp }, func() {})
 			took := time.Since(began)
 			if s := k.State(); !s.UDP || s.TCP != tcp || !s.Reachable || !s.Open {
 				t.Errorf("%+v", s)

@@ -24,21 +24,42 @@ func (k *Keeper) Netcheck() api.Netcheck {
 		Candidates:    []string{},
 		Helpers:       k.Helpers(),
 		Doors:         k.describeDoors(),
-		Ports: api.Ports{
-			Preserved: s.Behaviour.PortPreserved,
-			Delta:     s.Behaviour.PortDelta,
-			Seen:      []int{},
-			Hairpin:   "unknown",
-		},
-		Router: describeRouter(k.router(), now),
+		Ports:         k.describePorts(),
+		Router:        describeRouter(k.router(), now),
 	}
 	for _, c := range s.Candidates {
 		n.Candidates = append(n.Candidates, c.String())
 	}
-	for _, p := range s.Behaviour.Ports {
-		n.Ports.Seen = append(n.Ports.Seen, int(p))
-	}
 	return n
+}
+
+// describePorts tells what was found out about ports. Nothing is measured for
+// it: there may be an answer later.
+func (k *Keeper) describePorts() api.Ports {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	p := api.Ports{
+		Rotates:   k.sight.rotates,
+		Seen:      []int{},
+		Hairpin:   k.habits.hairpin,
+		LifetimeS: int(k.habits.lifetime.Seconds()),
+	}
+	found := false
+	for _, h := range k.sorted() {
+		v := h.views[0]
+		if !h.registered || !v.discovered {
+			continue
+		}
+		p.Preserved = v.behaviour.PortPreserved && (p.Preserved || !found)
+		found = true
+		if p.Delta == 0 {
+			p.Delta = v.behaviour.PortDelta
+		}
+		for _, port := range v.behaviour.Ports {
+			p.Seen = append(p.Seen, int(port))
+		}
+	}
+	return p
 }
 
 func (k *Keeper) describeDoors() []api.Door {

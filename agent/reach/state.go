@@ -10,7 +10,6 @@ import (
 	"porchlight/agent/identity"
 	"porchlight/nat/ice"
 	"porchlight/nat/portmap"
-	"porchlight/nat/stun"
 )
 
 // State is where the device stands.
@@ -25,16 +24,16 @@ type State struct {
 	// those that a router leads to it: it can relay for others.
 	Open bool
 	// NoUDP says that helpers are reached by TCP only.
-	NoUDP   bool
+	NoUDP bool
+	// Rotates says that the router moves living flows to other ports, so that
+	// no address that helpers see holds: a relay, or TCP, is the way.
+	Rotates bool
 	Checked time.Time
 	NAT     api.NAT
 	// Public and Public6 are where helpers see the socket by IPv4 and by
 	// IPv6; Public is the IPv6 address if there is no other.
 	Public, Public6 netip.AddrPort
-	// Behaviour is what the tests of RFC 5780 told about ports, for whoever
-	// has to guess them. Its Mapping and Filtering are those of NAT.
-	Behaviour  stun.Behaviour
-	Candidates []ice.Candidate
+	Candidates      []ice.Candidate
 }
 
 // State returns the present state.
@@ -49,6 +48,7 @@ func (k *Keeper) State() State {
 		TCP:     k.sight.tcp,
 		Open:    k.sight.open,
 		NoUDP:   k.sight.noUDP,
+		Rotates: k.sight.rotates,
 		Checked: k.sight.checked,
 		NAT:     k.sight.nat,
 		Public:  k.sight.public[0],
@@ -58,33 +58,12 @@ func (k *Keeper) State() State {
 	if !s.Public.IsValid() {
 		s.Public = s.Public6
 	}
-	s.Behaviour = k.behaviour()
 	s.Candidates = k.candidates(router)
 	return s
 }
 
-// behaviour merges what helpers found about ports; k.mu is held.
-func (k *Keeper) behaviour() stun.Behaviour {
-	b := stun.Behaviour{Mapping: stun.Dependence(k.sight.nat.Mapping), Filtering: stun.Dependence(k.sight.nat.Filtering)}
-	b.Mapped = k.sight.public[0]
-	for _, h := range k.sorted() {
-		v := h.views[0]
-		if !h.registered || !v.discovered {
-			continue
-		}
-		if !b.Local.IsValid() {
-			b.Local, b.RTT, b.PortPreserved = v.behaviour.Local, v.behaviour.RTT, v.behaviour.PortPreserved
-		}
-		if b.PortDelta == 0 {
-			b.PortDelta = v.behaviour.PortDelta
-		}
-		b.Ports = append(b.Ports, v.behaviour.Ports...)
-	}
-	return b
-}
-
 // candidates lists addresses for offers: the machine's own, mapped ones, and
-// what helpers saw; k.mu is held.
+// what helpers saw, if that holds; k.mu is held.
 func (k *Keeper) candidates(router portmap.State) []ice.Candidate {
 	all := slices.Clone(k.hosts)
 	add := func(kind string, a netip.AddrPort) {
@@ -100,8 +79,8 @@ func (k *Keeper) candidates(router portmap.State) []ice.Candidate {
 		}
 	}
 	for _, h := range k.sorted() {
-		for _, v := range h.views {
-			if v.mapped.IsValid() && v.silent < staleAfter {
+		for f, v := range h.views {
+			if v.mapped.IsValid() && v.silent < staleAfter && !k.rotates(f) {
 				add(ice.Srflx, v.mapped)
 			}
 		}
@@ -153,13 +132,6 @@ func (k *Keeper) TCPCandidates() []netip.AddrPort {
 		}
 	}
 	return all
-}
-
-// NAT implements join.Situation.
-func (k *Keeper) NAT() (mapping string, noUDP bool) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.sight.nat.Mapping, k.sight.noUDP
 }
 
 // Link returns the device's link with the hints of this moment.

@@ -192,6 +192,7 @@ func TestNetcheckTellsAllThereIs(t *testing.T) {
 	k.cfg.Mapper = &router{state: s}
 	now := time.Now()
 	k.proofs[door{"udp", 0, 7001, true, true}] = proof{kind: api.Stranger, came: now, tested: now, ip: outside.Addr()}
+	k.habits = habits{"no", 118 * time.Second}
 	k.judge()
 	n := k.Netcheck()
 	text, err := json.Marshal(n)
@@ -202,7 +203,7 @@ func TestNetcheckTellsAllThereIs(t *testing.T) {
 		`"verdict":"mapped"`, `"doubt":false`, `"udp":true`, `"public":"44.128.0.1:4001"`, `"public_ipv6":""`,
 		`"transport":"udp","family":"ipv4","at":"44.128.0.1:7001","mapped":true,"reachable":true,"proof":"stranger"`,
 		`"transport":"tcp","family":"ipv4","at":"44.128.0.1:4001","mapped":false,"reachable":false,"proof":""`,
-		`"preserved":true,"delta":2,"seen":[7,9,11],"hairpin":"unknown","lifetime_s":0`,
+		`"preserved":true,"delta":2,"rotates":false,"seen":[7,9,11],"hairpin":"no","lifetime_s":118`,
 		`"address":"192.168.1.1","name":"Maker Model 1","settled":true,"outcomes":{"pcp":"granted","upnp-igd1":"silent"}`,
 		`"method":"pcp","transport":"udp","internal":"192.168.1.2:4001","external":"44.128.0.1:7001","left_s":35`,
 	} {

@@ -36,6 +36,7 @@ type evidence struct {
 	web        bool // and all of them at port 443
 	public     [2]netip.AddrPort
 	nat        api.NAT
+	rotates    bool
 	ways       []way
 	router     portmap.State
 	tested     bool
@@ -131,7 +132,7 @@ func (e evidence) helped() api.Verdict {
 		return api.MapLies
 	case !mapped && e.refused():
 		return api.Refused
-	case strings.HasPrefix(e.nat.Mapping, "address"):
+	case e.rotates, strings.HasPrefix(e.nat.Mapping, "address"):
 		return api.NATHard
 	}
 	return api.NATEasy
@@ -200,6 +201,7 @@ type sight struct {
 	public      [2]netip.AddrPort
 	udp, tcp    bool // strangers get in
 	noUDP, open bool
+	rotates     bool
 }
 
 // pending is worse news that is not yet believed.
@@ -232,6 +234,15 @@ func (old sight) settle(next sight, p pending, now time.Time) (sight, pending) {
 	return next, pending{}
 }
 
+// news is the part of a sight of which a change is worth a line in the log.
+func (s sight) news() sight {
+	n := sight{verdict: s.verdict, nat: s.nat, udp: s.udp, tcp: s.tcp, rotates: s.rotates}
+	if !s.rotates {
+		n.public = s.public
+	}
+	return n
+}
+
 // judge draws the verdict anew and logs a change.
 func (k *Keeper) judge() {
 	router, now := k.router(), time.Now()
@@ -240,9 +251,9 @@ func (k *Keeper) judge() {
 	k.sight, k.pending = old.settle(k.look(router, now), k.pending, now)
 	s := k.sight
 	k.mu.Unlock()
-	if s.verdict != old.verdict || s.nat != old.nat || s.public != old.public || s.udp != old.udp || s.tcp != old.tcp {
+	if s.news() != old.news() {
 		k.cfg.Logger.Info("reachability", "verdict", s.verdict, dialback.UDP, s.udp, "tcp", s.tcp,
-			"public", s.public[0], "mapping", s.nat.Mapping, "filtering", s.nat.Filtering)
+			"public", s.public[0], "mapping", s.nat.Mapping, "filtering", s.nat.Filtering, "rotates", s.rotates)
 	}
 }
 
@@ -251,7 +262,7 @@ func (k *Keeper) look(router portmap.State, now time.Time) sight {
 	e := k.gather(router, now)
 	s := sight{
 		verdict: e.verdict(), checked: k.checked, nat: e.nat, public: e.public,
-		noUDP: e.registered > 0 && e.framed == e.registered,
+		noUDP: e.registered > 0 && e.framed == e.registered, rotates: e.rotates,
 	}
 	for _, w := range e.ways {
 		if w.open(w.door) {
@@ -277,7 +288,6 @@ func (k *Keeper) gather(router portmap.State, now time.Time) evidence {
 		policy: k.cfg.Policy, hosts: k.hosts, router: router, lied: k.lied, outside: k.outside,
 		// A test that takes too long must not hold up what is known anyway.
 		tested:  k.tested || !k.began.IsZero() && now.Sub(k.began) > patience,
-		nat:     api.NAT{Mapping: string(stun.Unknown), Filtering: string(stun.Unknown)},
 		waiting: now.Sub(k.served) < patience,
 		ways:    k.ways(router),
 		web:     true,
@@ -298,39 +308,38 @@ func (k *Keeper) gather(router portmap.State, now time.Time) evidence {
 			}
 		}
 	}
-	e.nat = k.natOf(views[0])
 	for f := range views {
 		if len(views[f]) > 0 {
 			e.public[f] = views[f][0]
 		}
 	}
+	f := 0
+	if len(views[0]) == 0 {
+		f = 1
+	}
+	e.nat, e.rotates = k.natOf(f, views[f])
 	return e
 }
 
 // httpsPort is the port that even narrow networks let out.
 const httpsPort = 443
 
-// natOf describes the IPv4 router by what all helpers found; k.mu is held.
-func (k *Keeper) natOf(mapped []netip.AddrPort) api.NAT {
-	nat := api.NAT{Mapping: string(stun.Unknown), Filtering: string(stun.Unknown)}
-	f := 0
-	if len(mapped) == 0 {
-		f = 1
-		for _, h := range k.sorted() {
-			if v := h.views[1]; h.registered && v.mapped.IsValid() {
-				mapped = append(mapped, v.mapped)
-			}
-		}
-	}
+// natOf describes the router by what all helpers found by one family. Where
+// ports pass, views of different times tell nothing about the mapping; k.mu is
+// held.
+func (k *Keeper) natOf(f int, mapped []netip.AddrPort) (nat api.NAT, rotates bool) {
+	nat = api.NAT{Mapping: string(stun.Unknown), Filtering: string(stun.Unknown)}
 	for _, h := range k.sorted() {
 		if h.registered && h.views[f].mapped.IsValid() {
 			nat = merge(nat, h.views[f].behaviour)
 		}
 	}
-	if len(mapped) > 0 {
+	if rotates = k.rotates(f); rotates {
+		nat.Mapping = string(stun.Unknown)
+	} else if len(mapped) > 0 {
 		nat = compareMappings(nat, mapped, isOwn(mapped[0].Addr(), k.hosts))
 	}
-	return nat
+	return nat, rotates
 }
 
 // merge takes over what one helper's behaviour tests found, where they found

@@ -2,7 +2,9 @@ package reach
 
 import (
 	"bytes"
+	"errors"
 	"log/slog"
+	"net"
 	"net/netip"
 	"testing"
 	"time"
@@ -32,6 +34,9 @@ func keeperWith(listen netip.AddrPort, helpers ...*helper) *Keeper {
 		Device: device(1), Listen: listen, Policy: Auto, Logger: slog.New(slog.DiscardHandler),
 		Links: func() []identity.Link { return nil },
 	})
+	k.open = func(int) stun.Opener {
+		return func() (net.PacketConn, error) { return nil, errors.New("no sockets in this test") }
+	}
 	for i, h := range helpers {
 		at := netip.AddrPortFrom(netip.AddrFrom4([4]byte{44, 128, byte(50 + i), 1}), 4001)
 		h.link = identity.Link{Address: device(byte(10 + i)).Address(), At: []netip.AddrPort{at}}
@@ -120,6 +125,10 @@ func TestVerdict(t *testing.T) {
 		{"nobody saw the address yet", with(func(e *evidence) { e.public = [2]netip.AddrPort{} }), api.Checking},
 		{"nothing but a filter", home, api.NATEasy},
 		{"a port for each destination", with(func(e *evidence) { e.nat.Mapping = "address-and-port-dependent" }), api.NATHard},
+		{"ports that pass", with(func(e *evidence) { e.nat.Mapping, e.rotates = "unknown", true }), api.NATHard},
+		{"ports that pass, and a stranger came in by a mapping", with(func(e *evidence) {
+			e.rotates, e.ways = true, []way{opened("udp", outside, true, api.Stranger)}
+		}), api.Mapped},
 		{"own address, filtered", public(), api.NATEasy},
 		{"UDP is silent", with(func(e *evidence) { e.framed = 1 }), api.UDPBlocked},
 		{"UDP is silent, and all is at 443", with(func(e *evidence) { e.framed, e.web = 1, true }), api.WebOnly},
