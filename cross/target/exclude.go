@@ -46,6 +46,11 @@ var exclusions = []Exclusion{
 		Reason:   "drives whole agents in network namespaces of the build machine",
 	},
 	{
+		Packages: []string{"nat/tcppunch"},
+		Tests:    "BetweenHomes",
+		Reason:   "connects homes in network namespaces of the build machine",
+	},
+	{
 		Packages: []string{"nat"},
 		Targets:  bigEndian,
 		Tests:    "ECN|KernelWillNotSplit|JoinedDatagram|SurviveSwitching",
