@@ -35,7 +35,7 @@ func run(ctx context.Context, args []string) error {
 		return fmt.Errorf("say what to show: demo, matrix or recovery")
 	}
 	flags := flag.NewFlagSet(args[0], flag.ContinueOnError)
-	short := flags.Bool("short", false, "matrix: only the essential kinds; recovery: nothing that takes a minute")
+	short := flags.Bool("short", false, "matrix: only the essential kinds; recovery: half of the table")
 	once := flags.Bool("once", false, "demo: end after the report instead of keeping the console open")
 	only := flags.String("kinds", "", "matrix: these kinds, with commas in between, instead of the published ones; or all")
 	repeat := flags.Int("repeat", 1, "matrix: rounds, each in a new laboratory")

@@ -44,14 +44,14 @@ type couple struct {
 // incident is something that happens to a home while a file is under way.
 type incident struct {
 	name   string
-	long   bool // takes a minute or more
+	long   bool // left out of the short table
 	happen func(context.Context, *couple) error
 }
 
 // incidents are what homes live through.
 var incidents = []incident{
-	{"new public address, fetching side", false, func(_ context.Context, c *couple) error { return c.atticHost.Renumber() }},
-	{"new public address, serving side", false, func(_ context.Context, c *couple) error { return c.cabinHost.Renumber() }},
+	{"new public address, fetching side", true, func(_ context.Context, c *couple) error { return c.atticHost.Renumber() }},
+	{"new public address, serving side", true, func(_ context.Context, c *couple) error { return c.cabinHost.Renumber() }},
 	{"new public address, both at once", false, func(_ context.Context, c *couple) error {
 		return both(c.atticHost.Renumber, c.cabinHost.Renumber)
 	}},
@@ -60,7 +60,7 @@ var incidents = []incident{
 	}},
 	{"router off for 3 s, fetching side", false, func(ctx context.Context, c *couple) error { return c.atticHost.Reboot(ctx, 3*time.Second) }},
 	{"interface swapped, fetching side", false, func(_ context.Context, c *couple) error { return c.atticHost.SwapLAN() }},
-	{"interface swapped, serving side", false, func(_ context.Context, c *couple) error { return c.cabinHost.SwapLAN() }},
+	{"interface swapped, serving side", true, func(_ context.Context, c *couple) error { return c.cabinHost.SwapLAN() }},
 	{"asleep for 60 s, NAT forgotten", true, func(ctx context.Context, c *couple) error {
 		if err := c.cabin.process.Process.Signal(syscall.SIGSTOP); err != nil {
 			return err
