@@ -14,12 +14,13 @@ type situation struct {
 }
 
 // Network implements join.Situation. The servers of the configuration come
-// last: of the rendezvous it is known that they answer.
+// last: of the rendezvous it is known that they answer. Where the router moves
+// running flows to other ports, no UDP path lasts, and TCP is better.
 func (s situation) Network() join.Network {
 	state := s.State()
 	return join.Network{
 		Mapping: state.NAT.Mapping,
-		NoUDP:   state.NoUDP,
+		NoUDP:   state.NoUDP || state.Rotates,
 		Public:  state.Public,
 		Servers: slices.Concat(s.Servers(), s.stun.addresses()),
 		TCP:     s.TCPCandidates(),

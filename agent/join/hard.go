@@ -37,8 +37,12 @@ const (
 	sprayPrefix = "spray"
 )
 
-// needsHard reports whether ICE alone will hardly find a direct path.
+// needsHard reports whether ICE alone will hardly find a direct path, and
+// something else may.
 func needsHard(ours, theirs introduce.Offer) bool {
+	if !sameFamily(ours, theirs) {
+		return false
+	}
 	return ours.NoUDP || theirs.NoUDP || dependent(ours.Mapping) || dependent(theirs.Mapping)
 }
 

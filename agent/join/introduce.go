@@ -300,6 +300,9 @@ func (a *attempt) headStart(theirs introduce.Offer) time.Duration {
 // direct looks for a direct path by what both sides brought to the exchange.
 func (a *attempt) direct(ctx context.Context, theirs introduce.Offer, calling bool) error {
 	switch {
+	case !sameFamily(a.ours, theirs):
+		a.w.explain(api.NoCommonIP, true)
+		return fmt.Errorf("no direct path: %s", api.NoCommonIP)
 	case a.ours.NoUDP || theirs.NoUDP:
 		if err := a.dialTCP(ctx, theirs, calling); err == nil {
 			return nil
@@ -336,7 +339,7 @@ func (a *attempt) checks(ctx context.Context, theirs introduce.Offer, calling bo
 	pair, err := a.agent.Connect(ctx, theirs.ICE, calling)
 	if err != nil {
 		if !needsHard(a.ours, theirs) {
-			a.w.explain(verdict(a.ours, theirs), !sameFamily(a.ours, theirs))
+			a.w.explain(verdict(a.ours, theirs), false)
 		}
 		return fmt.Errorf("no direct path: %w", err)
 	}

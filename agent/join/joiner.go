@@ -286,7 +286,9 @@ func (j *Joiner) search(w *way, at []netip.AddrPort, via []identity.Via) <-chan 
 				select {
 				case <-time.After(introduceAfter):
 				case <-w.found():
-					return
+					if !j.atHome(at) {
+						return
+					}
 				case <-ctx.Done():
 				}
 			}
@@ -299,6 +301,13 @@ func (j *Joiner) search(w *way, at []netip.AddrPort, via []identity.Via) <-chan 
 		result <- errClosed
 	}
 	return result
+}
+
+// atHome reports whether a hint is our own home's address outside: a router
+// that turns packets back answers for a device that is nearer inside.
+func (j *Joiner) atHome(at []netip.AddrPort) bool {
+	home := j.cfg.Situation.Network().Public.Addr()
+	return home.IsValid() && slices.ContainsFunc(at, func(a netip.AddrPort) bool { return a.Addr() == home })
 }
 
 // Adopt implements overlay.Finder.

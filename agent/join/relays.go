@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"net/netip"
 	"slices"
@@ -111,6 +112,27 @@ func (j *Joiner) KeepPlace(ctx context.Context, at identity.Address, ticket rela
 		return fmt.Errorf("take a place at relay %s: %w", at.Short(), err)
 	}
 	return nil
+}
+
+// LosePlaces gives back all places that are kept over UDP: the router has moved
+// our flows to other ports, by which relays know us.
+func (j *Joiner) LosePlaces() {
+	r := j.relays
+	r.mu.Lock()
+	var lost []*place
+	for _, places := range []iter.Seq[*place]{maps.Values(r.places), maps.Values(r.others)} {
+		for p := range places {
+			if p.allocation.Network() == "udp" {
+				lost = append(lost, p)
+			}
+		}
+	}
+	maps.DeleteFunc(r.places, func(_ identity.Address, p *place) bool { return slices.Contains(lost, p) })
+	maps.DeleteFunc(r.others, func(_ string, p *place) bool { return slices.Contains(lost, p) })
+	r.mu.Unlock()
+	for _, p := range lost {
+		p.allocation.Close()
+	}
 }
 
 func (r *relays) keepPlace(ctx context.Context, at identity.Address, ticket relay.Ticket, network string) error {

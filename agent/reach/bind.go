@@ -15,7 +15,7 @@ import (
 // once how the router behaves.
 func (k *Keeper) keepBound(ctx context.Context, h *helper) {
 	waited := false // as long as the flow may be silent
-	for {
+	for round := 0; ; round++ {
 		k.bind(ctx, h)
 		for f := range h.views {
 			k.discover(ctx, h, f)
@@ -23,6 +23,9 @@ func (k *Keeper) keepBound(ctx context.Context, h *helper) {
 		k.mu.Lock()
 		wait, full := k.nextBinding(h, waited)
 		k.mu.Unlock()
+		if round < bindEarlies {
+			wait, full = min(wait, bindEarly), false
+		}
 		select {
 		case <-time.After(wait):
 			waited = full
@@ -93,11 +96,12 @@ func (k *Keeper) bindBy(ctx context.Context, h *helper, f int) {
 		}
 		return
 	}
-	moved := false
+	moved, another := false, false
 	k.set(func() {
 		v := &h.views[f]
 		moved = v.mapped != mapped
 		v.changed = moved && v.mapped.Addr() == mapped.Addr()
+		another = v.changed && h.transport == "udp" && !k.rotates(f)
 		v.rotation.Observe(at, mapped)
 		v.asked, v.mapped, v.silent = true, mapped, 0
 		k.checked = time.Now()
@@ -107,6 +111,9 @@ func (k *Keeper) bindBy(ctx context.Context, h *helper, f int) {
 	})
 	if moved {
 		k.unsure(f)
+	}
+	if another {
+		poke(h.moved)
 	}
 }
 

@@ -39,8 +39,12 @@ const (
 	// A binding that was not answered, or told another port, is repeated after
 	// bindAgain, until bindTries of them were not answered.
 	bindAgain = 3 * time.Second
-	bindTries = 3
-	bindLimit = 2 * time.Second
+	// bindEarly is when the first bindings are repeated, bindEarlies times: a
+	// carrier that moves running flows should be known before somebody calls.
+	bindEarly   = 4 * time.Second
+	bindEarlies = 2
+	bindTries   = 3
+	bindLimit   = 2 * time.Second
 	// discoverLimit is how long behaviour discovery may take.
 	discoverLimit = 10 * time.Second
 
@@ -61,6 +65,7 @@ type helper struct {
 	seenAt     netip.AddrPort
 	views      [2]view       // by family: IPv4, IPv6
 	again      chan struct{} // has it asked for bindings at once
+	moved      chan struct{} // says that it sees another port than before
 	alive      stun.Keepalive
 }
 
@@ -84,7 +89,7 @@ func family(a netip.Addr) int {
 }
 
 func newHelper(link identity.Link) *helper {
-	return &helper{link: link, again: make(chan struct{}, 1)}
+	return &helper{link: link, again: make(chan struct{}, 1), moved: make(chan struct{}, 1)}
 }
 
 // rest is the pause given to a rendezvous that wants nobody now.
@@ -281,6 +286,15 @@ func (k *Keeper) stay(h *helper) error {
 		select {
 		case <-tick.C:
 			if placed, err = k.register(h, transport, placed); err != nil {
+				return err
+			}
+		case <-h.moved:
+			// A relay knows its clients by their ports: places over UDP are lost.
+			k.joiner.LosePlaces()
+			if k.unsteady() {
+				transport = "tcp"
+			}
+			if placed, err = k.register(h, transport, time.Time{}); err != nil {
 				return err
 			}
 		case <-session.Done():

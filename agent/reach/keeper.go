@@ -66,6 +66,9 @@ type Joiner interface {
 	Remember(identity.Link)
 	// KeepPlace takes a place at the relay that gave a ticket.
 	KeepPlace(ctx context.Context, at identity.Address, t relay.Ticket, network string) error
+	// LosePlaces gives back the places over UDP: relays know them by a port
+	// that is another now.
+	LosePlaces()
 }
 
 // Knocks has somebody knock from outside; see [dialback.Client].

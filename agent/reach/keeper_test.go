@@ -31,6 +31,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type places struct {
 	socket *nat.Socket
 	taken  atomic.Int64
+	lost   atomic.Int64
 	mu     sync.Mutex
 	at     map[identity.Address]netip.AddrPort
 }
@@ -45,6 +46,8 @@ func (p *places) KeepPlace(context.Context, identity.Address, relay.Ticket, stri
 	p.taken.Add(1)
 	return errors.New("no relay here")
 }
+
+func (p *places) LosePlaces() { p.lost.Add(1) }
 
 func (p *places) Find(ctx context.Context, to identity.Address) (*nat.Peer, error) {
 	p.mu.Lock()

@@ -182,6 +182,13 @@ func (k *Keeper) forget() {
 	}
 }
 
+// unsteady says whether the router moves living IPv4 flows to other ports.
+func (k *Keeper) unsteady() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.rotates(0)
+}
+
 // rotates says whether the router moves living flows to other ports, so that no
 // address that helpers see by this family holds; k.mu is held.
 func (k *Keeper) rotates(f int) bool {

@@ -90,7 +90,9 @@ func (h *home) bound() {
 	}
 	h.cfg.Mux = mux
 	for _, helper := range h.helpers {
+		h.mu.Lock()
 		helper.views[0] = view{discovered: true}
+		h.mu.Unlock()
 		h.running.Go(func() { h.keepBound(h.ctx, helper) })
 	}
 	var reading sync.WaitGroup
@@ -337,7 +339,9 @@ func TestPortsThatPassAreNamedAndNotOffered(t *testing.T) {
 			t.Errorf("%+v", s)
 		}
 		// It stays so, and nobody is troubled by every new port.
+		h.mu.Lock()
 		h.proofs[door{"udp", 0, own.Port(), false, false}] = proof{tested: time.Now()}
+		h.mu.Unlock()
 		before := h.sent.Load()
 		for range 100 {
 			h.after(10 * time.Second)
@@ -366,7 +370,7 @@ func TestSilenceAfterANewPortIsAskedForRarely(t *testing.T) {
 			h.serve(only.at())
 		}
 		h.bound()
-		h.after(41 * time.Second)
+		h.after(49 * time.Second)
 		if !only.views[0].changed {
 			t.Fatal("no new port")
 		}

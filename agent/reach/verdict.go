@@ -235,10 +235,10 @@ func (old sight) settle(next sight, p pending, now time.Time) (sight, pending) {
 }
 
 // news is the part of a sight of which a change is worth a line in the log.
-func (s sight) news() sight {
-	n := sight{verdict: s.verdict, nat: s.nat, udp: s.udp, tcp: s.tcp, rotates: s.rotates}
-	if !s.rotates {
-		n.public = s.public
+func (old sight) news() sight {
+	n := sight{verdict: old.verdict, nat: old.nat, udp: old.udp, tcp: old.tcp, rotates: old.rotates}
+	if !old.rotates {
+		n.public = old.public
 	}
 	return n
 }

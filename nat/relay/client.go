@@ -214,6 +214,10 @@ func (a *Allocation) MappedAddr() netip.AddrPort { return a.mapped }
 // Server is the relay's address.
 func (a *Allocation) Server() netip.AddrPort { return a.server }
 
+// Network is how the relay is reached: "udp", "tcp" or "tls". Over UDP the
+// relay knows its client by address and port (RFC 8656 §3.2).
+func (a *Allocation) Network() string { return a.opts.Network }
+
 // RoundTrips is how many exchanges Allocate took: 1 with a fresh nonce in the
 // ticket, otherwise 2.
 func (a *Allocation) RoundTrips() int { return a.roundTrips }

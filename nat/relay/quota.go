@@ -10,7 +10,10 @@ import (
 )
 
 const (
-	silence = time.Minute // after which an allocation may be replaced: three keepalives
+	// silence is after what time without a packet a client may have one of its
+	// own allocations replaced: it restarted, or its router moved it to another
+	// port, by which we know it no more.
+	silence = 5 * time.Second
 	// maxUsedTickets bounds the memory against replays; when full, nothing is
 	// allocated until tickets expire.
 	maxUsedTickets = 1024
@@ -118,16 +121,21 @@ func (s *Server) forgetStranger() bool {
 	return fewest >= 0
 }
 
-// replaceSilent closes one allocation of a client that has said nothing for a
-// while: a device that restarted cannot close what it had. mu is held.
+// replaceSilent closes the allocation of a client that has said nothing for the
+// longest time, if that is a while: what the client cannot reach any more it
+// cannot close. mu is held.
 func (s *Server) replaceSilent(client clientTag) bool {
+	var oldest *relayed
 	for r := range s.live {
-		if r.claim.client == client && s.since()-time.Duration(r.heard.Load()) >= silence {
-			s.killLocked(r, replaced)
-			return true
+		if r.claim.client == client && (oldest == nil || r.heard.Load() < oldest.heard.Load()) {
+			oldest = r
 		}
 	}
-	return false
+	if oldest == nil || s.since()-time.Duration(oldest.heard.Load()) < silence {
+		return false
+	}
+	s.killLocked(oldest, replaced)
+	return true
 }
 
 // account counts what one client key uses.

@@ -40,7 +40,7 @@ func (s Stock) parse() (URI, error) {
 	case err != nil:
 		return URI{}, err
 	case !u.Turn():
-		return URI{}, fmt.Errorf("%w: %s relays nothing; use turn: or turns:", ErrURI, u)
+		return URI{}, fmt.Errorf("%w: %s relays nothing; use the scheme turn or turns", ErrURI, u)
 	}
 	if err := checkText("user name", s.Username, MaxUsername); err != nil {
 		return URI{}, fmt.Errorf("%s: %w", u, err)

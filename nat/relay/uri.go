@@ -61,7 +61,7 @@ func parseURI(text string) (URI, error) {
 	scheme, rest, found := strings.Cut(text, ":")
 	u := URI{Scheme: strings.ToLower(scheme), Port: plainPort, Network: "udp"}
 	if !found || !slices.Contains([]string{"stun", "stuns", "turn", "turns"}, u.Scheme) {
-		return URI{}, errors.New("it begins with stun:, stuns:, turn: or turns:")
+		return URI{}, errors.New("it begins with a scheme: stun, stuns, turn or turns")
 	}
 	if strings.ContainsAny(rest, "@/#") {
 		return URI{}, errors.New("after the colon comes the host; user name and password have fields of their own")
