@@ -31,6 +31,10 @@ const (
 // one repeats.
 var retryAfter = []time.Duration{2 * time.Second, 10 * time.Second, time.Minute}
 
+// retryHopeless is the pause where nothing direct can exist as the routers are:
+// somebody may switch on UPnP.
+const retryHopeless = 10 * time.Minute
+
 // better looks after one way until its last session ends.
 func (j *Joiner) better(w *way) {
 	watch := newWatcher(w, j.silence)
@@ -84,8 +88,11 @@ func (j *Joiner) lookAfter(w *way, watch *watcher) {
 		w.lose()
 		j.searchAgain(w)
 		*watch = newWatcher(w, j.silence)
-	case w.called() && watch.due(w.improvable(), now):
-		j.upgrade(w)
+	case w.called() && w.relayedOrFramed() && !w.isUpgrading():
+		network := j.cfg.Situation.Network()
+		if watch.changed(network) || watch.due(w.improvable(network.NoUDP), w.info().Hopeless, now) {
+			j.upgrade(w)
+		}
 	}
 }
 
@@ -164,6 +171,23 @@ type watcher struct {
 	busy  bool
 	tries int
 	retry time.Time
+	// kind is what our own network was like in the last look.
+	kind *networkKind
+}
+
+// networkKind is what of a Network decides which methods there are.
+type networkKind struct {
+	mapping    string
+	noUDP, tcp bool
+}
+
+// changed reports whether our own network is of another kind than in the last
+// look: what was hopeless may be no more.
+func (o *watcher) changed(n Network) bool {
+	kind := networkKind{n.Mapping, n.NoUDP, len(n.TCP) > 0}
+	before := o.kind
+	o.kind = &kind
+	return before != nil && *before != kind
 }
 
 // minSends tells a dead path from an idle one, where a last acknowledgement
@@ -215,12 +239,16 @@ func (o *watcher) hushed(now time.Time) bool {
 }
 
 // due reports whether it is time to look for a better way.
-func (o *watcher) due(improvable bool, now time.Time) bool {
+func (o *watcher) due(improvable, hopeless bool, now time.Time) bool {
 	if !improvable || now.Before(o.retry) {
 		return false
 	}
 	o.tries = min(o.tries+1, len(retryAfter)-1)
-	o.retry = now.Add(retryAfter[o.tries])
+	pause := retryAfter[o.tries]
+	if hopeless {
+		pause = retryHopeless
+	}
+	o.retry = now.Add(pause)
 	return true
 }
 
@@ -239,8 +267,19 @@ func (j *Joiner) searchAgain(w *way) {
 
 // improvable reports whether a better path than the present one may exist:
 // direct is better than relayed, and a datagram better than a byte stream,
-// which delivers nothing while one segment is missing.
-func (w *way) improvable() bool {
+// which delivers nothing while one segment is missing. But without UDP on
+// either side a byte stream is the best there is.
+func (w *way) improvable(noUDP bool) bool {
+	if !w.relayedOrFramed() {
+		return false
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.route.path.Kind == nat.KindRelay || !noUDP && !w.theirs.NoUDP
+}
+
+// relayedOrFramed reports whether the path is anything but direct datagrams.
+func (w *way) relayedOrFramed() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	_, framed := w.route.path.Carrier.(*nat.Framed)

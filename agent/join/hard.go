@@ -148,7 +148,7 @@ func (a *attempt) bringSpray(ctx context.Context, n Network) (err error) {
 	return nil
 }
 
-// fourOnly leaves out IPv6 servers: no router sprays are for knows IPv6.
+// fourOnly leaves out IPv6 servers: sprays are for IPv4, whose routers translate.
 func fourOnly(servers []netip.AddrPort) []netip.AddrPort {
 	return slices.DeleteFunc(slices.Clone(servers), func(a netip.AddrPort) bool { return !a.Addr().Unmap().Is4() })
 }

@@ -260,6 +260,11 @@ func (a *attempt) close() {
 	if a.punch != nil {
 		a.punch.Close()
 	}
+	a.yield()
+}
+
+// yield ends our turn to spray, if it is ours, for others to have it.
+func (a *attempt) yield() {
 	if a.turn != nil {
 		a.turn(true, 0) // does nothing if it has ended
 	}
@@ -299,6 +304,7 @@ func (a *attempt) headStart(theirs introduce.Offer) time.Duration {
 
 // direct looks for a direct path by what both sides brought to the exchange.
 func (a *attempt) direct(ctx context.Context, theirs introduce.Offer, calling bool) error {
+	defer a.yield()
 	switch {
 	case !sameFamily(a.ours, theirs):
 		a.w.explain(api.NoCommonIP, true)

@@ -347,6 +347,12 @@ func (w *way) beginUpgrade() bool {
 	return true
 }
 
+func (w *way) isUpgrading() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.upgrading
+}
+
 func (w *way) endUpgrade() {
 	w.mu.Lock()
 	defer w.mu.Unlock()

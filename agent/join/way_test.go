@@ -295,6 +295,50 @@ func TestWatcherLook(t *testing.T) {
 	}
 }
 
+func TestAnotherKindOfNetworkIsNoticedOnce(t *testing.T) {
+	var o watcher
+	at := []netip.AddrPort{netip.MustParseAddrPort("203.0.113.1:1")}
+	for i, look := range []struct {
+		n    Network
+		want bool
+	}{
+		{Network{Mapping: "unknown"}, false}, // the first look
+		{Network{Mapping: "unknown"}, false},
+		{Network{Mapping: "endpoint-independent"}, true},
+		{Network{Mapping: "endpoint-independent"}, false},
+		{Network{Mapping: "endpoint-independent", TCP: at}, true},
+		{Network{Mapping: "endpoint-independent", TCP: append(at, at...)}, false},
+		{Network{Mapping: "endpoint-independent", TCP: at, NoUDP: true}, true},
+	} {
+		if got := o.changed(look.n); got != look.want {
+			t.Errorf("look %d: %t", i, got)
+		}
+	}
+}
+
+func TestWhatIsImprovable(t *testing.T) {
+	framed := route{path: nat.Path{Kind: nat.KindDirect, Carrier: new(nat.Framed)}}
+	for name, tt := range map[string]struct {
+		route         route
+		noUDP, theirs bool
+		want          bool
+	}{
+		"nothing":                     {route{}, false, false, false},
+		"relayed":                     {relayedTo("203.0.113.3:1"), false, false, true},
+		"relayed, no UDP":             {relayedTo("203.0.113.3:1"), true, true, true},
+		"direct":                      {directTo("203.0.113.1:1"), false, false, false},
+		"direct over TCP":             {framed, false, false, true},
+		"over TCP, no UDP here":       {framed, true, false, false},
+		"over TCP, no UDP over there": {framed, false, true, false},
+	} {
+		w := newWay(identity.Address{})
+		w.route, w.theirs.NoUDP = tt.route, tt.theirs
+		if got := w.improvable(tt.noUDP); got != tt.want {
+			t.Errorf("%s: %t", name, got)
+		}
+	}
+}
+
 func TestAHushIsNoticedOnce(t *testing.T) {
 	for name, tt := range map[string]struct {
 		sent, received func(i int64) int64 // during ten looks, and fifty more
@@ -328,16 +372,20 @@ func TestDueBacksOff(t *testing.T) {
 	o := watcher{retry: start.Add(retryAfter[0])}
 	var got []time.Duration
 	for at := time.Duration(0); at < 4*time.Minute; at += time.Second {
-		if o.due(false, start.Add(at)) {
+		if o.due(false, false, start.Add(at)) {
 			t.Fatal("due without anything to better")
 		}
-		if o.due(true, start.Add(at)) {
+		if o.due(true, false, start.Add(at)) {
 			got = append(got, at)
 		}
 	}
 	want := []time.Duration{2 * time.Second, 12 * time.Second, 72 * time.Second, 132 * time.Second, 192 * time.Second}
 	if !slices.Equal(got, want) {
 		t.Errorf("due at %v, want %v", got, want)
+	}
+	o = watcher{retry: start}
+	if !o.due(true, true, start) || o.due(true, true, start.Add(retryHopeless-1)) || !o.due(true, true, start.Add(retryHopeless)) {
+		t.Error("what is hopeless is tried again too soon, or never")
 	}
 }
 

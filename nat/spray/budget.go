@@ -83,7 +83,7 @@ type account struct {
 // Begin asks for one spray with a peer, named by any key that stays the same,
 // and waits while another one runs. If it is allowed, end must be called once
 // with whether it found a way and how many packets that took; further calls do
-// nothing. Otherwise the error is a [*Refusal], or that of ctx.
+// nothing. A turn without any packet costs nothing. Otherwise the error is a [*Refusal], or that of ctx.
 func (b *Budget) Begin(ctx context.Context, peer string) (end func(found bool, packets int), err error) {
 	b.mu.Lock()
 	for b.ended != nil {
@@ -187,6 +187,11 @@ func (b *Budget) end(a *account, found bool, packets int) {
 	defer b.mu.Unlock()
 	close(b.ended)
 	b.ended = nil
+	if packets == 0 {
+		a.next = (a.next + PerHour - 1) % PerHour
+		a.begun[a.next] = time.Time{}
+		return
+	}
 	a.ended = time.Now()
 	b.costs = append(b.costs, cost{a.ended, packets})
 	if found {

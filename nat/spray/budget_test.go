@@ -110,6 +110,21 @@ func TestAPeerGetsThreeAnHour(t *testing.T) {
 	})
 }
 
+func TestATurnWithoutPacketsCostsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &Budget{Flows: emptyTable}
+		for range 5 * PerHour {
+			allowed(t, b, "a", false, 0)
+		}
+		for range PerHour {
+			allowed(t, b, "a", true, 1)
+		}
+		if wait := refused(t, b, "a"); wait != time.Hour {
+			t.Errorf("wait %v", wait)
+		}
+	})
+}
+
 func TestFailuresBackOffByDoubling(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := &Budget{Flows: emptyTable}
