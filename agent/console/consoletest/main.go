@@ -79,7 +79,6 @@ func (f fileStore) Save(b []byte) error {
 type scene struct {
 	mu     sync.Mutex
 	st     api.Status
-	doubt  bool
 	router api.Router
 }
 
@@ -142,7 +141,7 @@ func (s *scene) obey(words []string) error {
 			s.st.NAT.Mapping = "address-and-port-dependent"
 		}
 	case "doubt":
-		s.doubt = words[1] == "on"
+		s.st.Doubt = words[1] == "on"
 	case "router":
 		s.router.Address, s.router.Name = words[1], strings.TrimSpace(strings.Join(words[2:], " "))
 	case "rtt":

@@ -23,7 +23,7 @@ func (s *scene) netcheck() api.Netcheck {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := api.Netcheck{
-		Verdict: s.st.Reachability, Doubt: s.doubt, NAT: s.st.NAT, UDP: true, Public: s.st.Public,
+		Verdict: s.st.Reachability, Doubt: s.st.Doubt, NAT: s.st.NAT, UDP: true, Public: s.st.Public,
 		Candidates: []string{"host 172.17.0.1:41641", "host 192.168.1.23:41641", "srflx 44.128.0.7:41641"},
 		Helpers:    s.st.Helpers,
 		Doors:      []api.Door{{Transport: "udp", Family: "ipv4", At: ":41641", TestUnixMS: time.Now().Add(-time.Minute).UnixMilli()}},
