@@ -41,6 +41,9 @@ type Offer struct {
 	Mapping string `json:"mapping,omitempty"`
 	// NoUDP says that the sender's network carries no UDP.
 	NoUDP bool `json:"no_udp,omitempty"`
+	// Lost says that the sender has no path to the recipient any more, so that
+	// the recipient's own leads nowhere either.
+	Lost bool `json:"lost,omitempty"`
 	// TCPAt lists where the sender accepts TCP connections that carry packets
 	// in frames (RFC 4571).
 	TCPAt []netip.AddrPort `json:"tcp_at,omitempty"`

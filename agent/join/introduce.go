@@ -119,7 +119,7 @@ func (j *Joiner) Answer(ctx context.Context, from identity.Address, offer introd
 		j.Ended(from, peer)
 		return introduce.Offer{}, fmt.Errorf("already answering %d offers of %s", maxAttempts, from.Short())
 	}
-	w.doubt(time.Now())
+	w.doubt(time.Now(), offer.Lost)
 	attempt, err := j.newAttempt(w, false)
 	if err == nil && offer.Second() {
 		attempt.bring(ctx, offer)
@@ -206,6 +206,7 @@ func (j *Joiner) newAttempt(w *way, calling bool) (*attempt, error) {
 		ICE:     agent.Local(),
 		Mapping: network.Mapping,
 		NoUDP:   network.NoUDP,
+		Lost:    calling && !w.usable(),
 		TCPAt:   network.TCP[:min(len(network.TCP), introduce.MaxTCP)],
 	}
 	a.relay = j.relays.open(w, a.ours.ICE)

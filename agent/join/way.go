@@ -305,10 +305,14 @@ func (w *way) noteHeard(now time.Time) {
 }
 
 // doubt loses a direct route that has brought nothing for a while: the other
-// side makes an offer, so it may have lost its own.
-func (w *way) doubt(now time.Time) {
+// side makes an offer, so it may have lost its own, or says so.
+func (w *way) doubt(now time.Time, lost bool) {
 	w.mu.Lock()
-	quiet := w.route.path.Kind == nat.KindDirect && now.Sub(w.heard) > doubtAfter
+	limit := doubtAfter
+	if lost {
+		limit = lostAfter
+	}
+	quiet := w.route.path.Kind == nat.KindDirect && now.Sub(w.heard) > limit
 	w.mu.Unlock()
 	if quiet {
 		w.lose()
@@ -316,8 +320,12 @@ func (w *way) doubt(now time.Time) {
 }
 
 // doubtAfter is how long a direct route may bring nothing before an offer of
-// the other side casts doubt on it.
-const doubtAfter = 3 * time.Second
+// the other side casts doubt on it; lostAfter is that where the other side says
+// that it has none. A route that another offer has just led to stays.
+const (
+	doubtAfter = 3 * time.Second
+	lostAfter  = 300 * time.Millisecond
+)
 
 // begin counts an attempt to answer an offer; false if there are enough.
 func (w *way) begin() bool {

@@ -68,9 +68,11 @@ func TestWayTakesTheBetterRoute(t *testing.T) {
 		{"another dropped", ways(using(d1), func(w *way) { w.drop(d2.path) }), d1},
 		{"noted", ways(func(w *way) { w.note(d1) }), d1},
 		{"noted when there is one", ways(using(r1), func(w *way) { w.note(d1) }), r1},
-		{"doubted at once", ways(using(d1), func(w *way) { w.doubt(time.Now()) }), d1},
-		{"doubted when quiet", ways(using(d1), func(w *way) { w.doubt(time.Now().Add(doubtAfter + time.Second)) }), lost},
-		{"a quiet relay is not doubted", ways(using(r1), func(w *way) { w.doubt(time.Now().Add(time.Hour)) }), r1},
+		{"doubted at once", ways(using(d1), func(w *way) { w.doubt(time.Now(), false) }), d1},
+		{"doubted when quiet", ways(using(d1), func(w *way) { w.doubt(time.Now().Add(doubtAfter+time.Second), false) }), lost},
+		{"lost over there, just heard", ways(using(d1), func(w *way) { w.doubt(time.Now(), true) }), d1},
+		{"lost over there", ways(using(d1), func(w *way) { w.doubt(time.Now().Add(lostAfter+time.Second), true) }), lost},
+		{"a quiet relay is not doubted", ways(using(r1), func(w *way) { w.doubt(time.Now().Add(time.Hour), true) }), r1},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

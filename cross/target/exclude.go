@@ -46,8 +46,8 @@ var exclusions = []Exclusion{
 		Reason:   "drives whole agents in network namespaces of the build machine",
 	},
 	{
-		Packages: []string{"nat/tcppunch", "nat/spray"},
-		Tests:    "BetweenHomes|MeetsBothWaysRound",
+		Packages: []string{"nat/stun", "nat/tcppunch", "nat/spray"},
+		Tests:    "BehindRealRouters|BehindARealRouter|BetweenHomes|MeetsBothWaysRound",
 		Reason:   "connects homes in network namespaces of the build machine",
 	},
 	{
