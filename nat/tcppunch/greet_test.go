@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"porchlight/nat/probe"
+	"porchlight/nat/stun"
 )
 
 var (
@@ -211,10 +212,7 @@ func strangers(t testing.TB) map[string][]byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	request, _, err := newRequest()
-	if err != nil {
-		t.Fatal(err)
-	}
+	request, _ := stun.Request()
 	return map[string][]byte{
 		"nothing":                nil,
 		"a web browser":          []byte("GET / HTTP/1.1\r\nHost: 192.168.1.1\r\n\r\n"),

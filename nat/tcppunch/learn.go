@@ -2,7 +2,6 @@ package tcppunch
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -11,8 +10,6 @@ import (
 	"net/netip"
 	"slices"
 	"time"
-
-	pion "github.com/pion/stun/v2"
 
 	"porchlight/nat/ice"
 	"porchlight/nat/stun"
@@ -154,10 +151,7 @@ func (s *sample) learn(ctx context.Context, p *pending) error {
 
 // query asks once and reads the answer.
 func query(conn io.ReadWriter) (netip.AddrPort, error) {
-	request, id, err := newRequest()
-	if err != nil {
-		return netip.AddrPort{}, err
-	}
+	request, id := stun.Request()
 	if err := writeFrames(conn, request); err != nil {
 		return netip.AddrPort{}, err
 	}
@@ -166,54 +160,11 @@ func query(conn io.ReadWriter) (netip.AddrPort, error) {
 		if err != nil {
 			return netip.AddrPort{}, err
 		}
-		if mapped, err := parseAnswer(b, id); err == nil {
+		if mapped, err := stun.ParseMapped(b, id); err == nil {
 			return mapped, nil
 		}
 	}
 	return netip.AddrPort{}, fmt.Errorf("%w: %d frames and no answer", errFrame, maxSkipped+1)
-}
-
-// newRequest makes a Binding request of stun.MinRequest bytes, for an answer
-// that must not be larger.
-func newRequest() ([]byte, stun.TransactionID, error) {
-	var id stun.TransactionID
-	if _, err := rand.Read(id[:]); err != nil {
-		return nil, id, fmt.Errorf("draw transaction id: %w", err)
-	}
-	const headers = 20 + 4 + 8 // of the message, of SOFTWARE, and FINGERPRINT
-	text := append([]byte("porchlight"), make([]byte, stun.MinRequest-headers-len("porchlight"))...)
-	for i := len("porchlight"); i < len(text); i++ {
-		text[i] = ' '
-	}
-	m, err := pion.Build(pion.NewTransactionIDSetter(id), pion.BindingRequest,
-		pion.RawAttribute{Type: pion.AttrSoftware, Value: text}, pion.Fingerprint)
-	if err != nil {
-		return nil, id, fmt.Errorf("make stun request: %w", err)
-	}
-	return m.Raw, id, nil
-}
-
-// parseAnswer reads the address out of a server's answer to request id.
-func parseAnswer(b []byte, id stun.TransactionID) (netip.AddrPort, error) {
-	if err := stun.Check(b); err != nil {
-		return netip.AddrPort{}, err
-	}
-	m := &pion.Message{Raw: slices.Clone(b)}
-	if err := m.Decode(); err != nil {
-		return netip.AddrPort{}, fmt.Errorf("decode stun answer: %w", err)
-	}
-	if m.Type != pion.BindingSuccess || m.TransactionID != id {
-		return netip.AddrPort{}, fmt.Errorf("%w: not the answer", errFrame)
-	}
-	var x pion.XORMappedAddress
-	if err := x.GetFrom(m); err != nil {
-		return netip.AddrPort{}, fmt.Errorf("decode stun answer: %w", err)
-	}
-	addr, ok := netip.AddrFromSlice(x.IP)
-	if !ok || x.Port <= 0 {
-		return netip.AddrPort{}, fmt.Errorf("%w: no address in the answer", errFrame)
-	}
-	return netip.AddrPortFrom(addr.Unmap(), uint16(x.Port)), nil
 }
 
 // of returns the samples of one family.

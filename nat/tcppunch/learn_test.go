@@ -18,14 +18,11 @@ import (
 )
 
 func TestParseAnswerRefuses(t *testing.T) {
-	_, id, err := newRequest()
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, id := stun.Request()
 	withID := pion.NewTransactionIDSetter(id)
 	mapped := &pion.XORMappedAddress{IP: net.IPv4(44, 1, 2, 3).To4(), Port: 4000}
 	good := build(t, withID, pion.BindingSuccess, mapped, pion.Fingerprint)
-	if got, err := parseAnswer(good, id); err != nil || got.String() != "44.1.2.3:4000" {
+	if got, err := stun.ParseMapped(good, id); err != nil || got.String() != "44.1.2.3:4000" {
 		t.Fatalf("%s, %v", got, err)
 	}
 	for name, b := range map[string][]byte{
@@ -42,7 +39,7 @@ func TestParseAnswerRefuses(t *testing.T) {
 		"something after it":   append(bytes.Clone(good), 0, 0, 0, 0),
 		"a packet of sessions": bytes.Repeat([]byte{0x41}, 100),
 	} {
-		if got, err := parseAnswer(b, id); err == nil {
+		if got, err := stun.ParseMapped(b, id); err == nil {
 			t.Errorf("%s gives %s", name, got)
 		}
 	}
@@ -299,17 +296,14 @@ func TestConnectionToServerIsKeptUntilClose(t *testing.T) {
 }
 
 func FuzzParseAnswer(f *testing.F) {
-	request, id, err := newRequest()
-	if err != nil {
-		f.Fatal(err)
-	}
+	request, id := stun.Request()
 	f.Add(Respond(request, netip.MustParseAddrPort("44.1.2.3:4000")))
 	f.Add(build(f, pion.NewTransactionIDSetter(id), pion.BindingSuccess, pion.RawAttribute{Type: pion.AttrXORMappedAddress}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if len(b) >= 20 {
 			copy(id[:], b[8:20]) // so that the fuzzer need not find it
 		}
-		got, err := parseAnswer(b[:len(b):len(b)], id)
+		got, err := stun.ParseMapped(b[:len(b):len(b)], id)
 		if err == nil && (!got.IsValid() || got.Port() == 0) {
 			t.Errorf("%s", got)
 		}

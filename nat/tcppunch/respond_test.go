@@ -22,22 +22,19 @@ func build(t testing.TB, setters ...pion.Setter) []byte {
 
 func TestRespond(t *testing.T) {
 	four, six := netip.MustParseAddrPort("44.1.2.3:4000"), netip.MustParseAddrPort("[2001:db9::7]:4000")
-	request, id, err := newRequest()
-	if err != nil {
-		t.Fatal(err)
-	}
+	request, id := stun.Request()
 	if len(request) < stun.MinRequest || stun.Check(request) != nil {
 		t.Fatalf("request of %d bytes, %v", len(request), stun.Check(request))
 	}
 	for _, from := range []netip.AddrPort{four, six} {
 		answer := Respond(request, from)
-		got, err := parseAnswer(answer, id)
+		got, err := stun.ParseMapped(answer, id)
 		if err != nil || got != from || len(answer) > len(request) {
 			t.Errorf("%s is told %s in %d bytes, %v", from, got, len(answer), err)
 		}
 	}
 	wrapped := netip.MustParseAddrPort("[::ffff:44.1.2.3]:4000")
-	if got, err := parseAnswer(Respond(request, wrapped), id); err != nil || got != four {
+	if got, err := stun.ParseMapped(Respond(request, wrapped), id); err != nil || got != four {
 		t.Errorf("%s is told %s, %v", wrapped, got, err)
 	}
 
@@ -88,10 +85,7 @@ func TestResponderLimits(t *testing.T) {
 			t.Fatalf("request %d: %s, %v", i, got, err)
 		}
 	}
-	request, _, err := newRequest()
-	if err != nil {
-		t.Fatal(err)
-	}
+	request, _ := stun.Request()
 	if err := writeFrames(conn, request); err != nil {
 		t.Fatal(err)
 	}
@@ -113,10 +107,7 @@ func TestResponderRate(t *testing.T) {
 		finish()
 	}
 	conn, finish := framedPair(t, r.Handler(from))
-	request, _, err := newRequest()
-	if err != nil {
-		t.Fatal(err)
-	}
+	request, _ := stun.Request()
 	if err := writeFrames(conn, request); err != nil {
 		t.Fatal(err)
 	}
@@ -127,10 +118,7 @@ func TestResponderRate(t *testing.T) {
 }
 
 func FuzzRespond(f *testing.F) {
-	request, _, err := newRequest()
-	if err != nil {
-		f.Fatal(err)
-	}
+	request, _ := stun.Request()
 	f.Add(request)
 	f.Add(build(f, pion.TransactionID, pion.BindingRequest, pion.RawAttribute{Type: pion.AttrXORMappedAddress}))
 	f.Fuzz(func(t *testing.T, b []byte) {
