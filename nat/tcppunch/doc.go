@@ -16,7 +16,7 @@
 //	home A                       public devices                       home B
 //
 //	Prepare ── SYN from port p ──▶ framed TCP entry ◀── SYN from port q ── Prepare
-//	        ── Binding request ──▶ Responder
+//	        ── Binding request ──▶ stun.Answer
 //	        ◀─ "you are P" ──────                   (RFC 8489 in RFC 4571 frames)
 //	Local{P} ═══════════ by a relayed session, the caller's part ═══════▶ Local{Q}
 //

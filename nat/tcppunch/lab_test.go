@@ -221,7 +221,6 @@ func (w *world) addServer(t *testing.T, name string) {
 
 // serve runs the serving half as a public device does.
 func serve(t *testing.T, l net.Listener) {
-	responder := NewResponder()
 	var running sync.WaitGroup
 	ctx, cancel := context.WithCancel(context.Background())
 	running.Go(func() {
@@ -231,7 +230,9 @@ func serve(t *testing.T, l net.Listener) {
 				return
 			}
 			from := conn.RemoteAddr().(*net.TCPAddr).AddrPort()
-			f := nat.NewFramed(conn, nat.FrameConfig{HandleSTUN: responder.Handler(from)})
+			f := nat.NewFramed(conn, nat.FrameConfig{HandleSTUN: func(b []byte, f *nat.Framed) {
+				_ = f.WritePacket(respond(b, from))
+			}})
 			stop := context.AfterFunc(ctx, func() { f.Close() })
 			running.Go(func() {
 				defer stop()

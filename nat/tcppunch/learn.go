@@ -41,7 +41,7 @@ var ErrNoServer = errors.New("no server told the tcp mapping")
 // Config is what [Prepare] needs.
 type Config struct {
 	// Servers are public devices that answer framed Binding requests over TCP
-	// (see [Responder]). With one only, Mapping stays stun.Unknown; three tell
+	// (by [stun.Answer]). With one only, Mapping stays stun.Unknown; three tell
 	// ports that are counted up sooner than two.
 	Servers []netip.AddrPort
 	// Port is the local TCP port; 0 lets the kernel choose. No other socket may

@@ -17,6 +17,24 @@ import (
 	"porchlight/nat/stun"
 )
 
+func build(t testing.TB, setters ...pion.Setter) []byte {
+	t.Helper()
+	m, err := pion.Build(setters...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m.Raw
+}
+
+// respond answers as a public device does; nil if it does not.
+func respond(b []byte, from netip.AddrPort) []byte {
+	answer, err := stun.Answer(b, from)
+	if err != nil {
+		return nil
+	}
+	return answer
+}
+
 func TestParseAnswerRefuses(t *testing.T) {
 	_, id := stun.Request()
 	withID := pion.NewTransactionIDSetter(id)
@@ -68,7 +86,7 @@ func TestQueryBearsHostileServers(t *testing.T) {
 				out = appendFrame(out, make([]byte, size))
 			}
 			if answer {
-				out = appendFrame(out, Respond(request, from))
+				out = appendFrame(out, respond(request, from))
 			}
 			return out
 		}
@@ -270,9 +288,9 @@ func TestConnectionToServerIsKeptUntilClose(t *testing.T) {
 			ended <- err
 			return
 		}
-		handle := NewResponder().Handler(conn.RemoteAddr().(*net.TCPAddr).AddrPort())
+		from := conn.RemoteAddr().(*net.TCPAddr).AddrPort()
 		f := nat.NewFramed(conn, nat.FrameConfig{HandleSTUN: func(b []byte, f *nat.Framed) {
-			handle(b, f)
+			_ = f.WritePacket(respond(b, from))
 			close(answered)
 		}})
 		ended <- f.Run(func([]byte) error { return nil })
@@ -297,7 +315,7 @@ func TestConnectionToServerIsKeptUntilClose(t *testing.T) {
 
 func FuzzParseAnswer(f *testing.F) {
 	request, id := stun.Request()
-	f.Add(Respond(request, netip.MustParseAddrPort("44.1.2.3:4000")))
+	f.Add(respond(request, netip.MustParseAddrPort("44.1.2.3:4000")))
 	f.Add(build(f, pion.NewTransactionIDSetter(id), pion.BindingSuccess, pion.RawAttribute{Type: pion.AttrXORMappedAddress}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if len(b) >= 20 {
