@@ -45,7 +45,7 @@
 // What happens to homes happens by method: [Host.Cut] and [Lab.Part] break the
 // internet, [Host.Renumber] changes the public address, [Host.FlushNAT] makes routers
 // forget, [Host.Reboot] restarts one, [Host.SwapLAN] takes a device from cable to
-// Wi-Fi, [Lab.AddDevice] puts another one beside it, [Host.Delay] and [Host.Limit]
+// Wi-Fi, [Host.MoveTo] to another home, [Lab.AddDevice] puts another one beside it, [Host.Delay] and [Host.Limit]
 // make a line long or narrow. Devices see what real ones see: cables without a
 // signal, interfaces and addresses that come and go, by netlink too.
 //

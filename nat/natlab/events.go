@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -248,6 +249,40 @@ func (m *home) swap(h *Host) error {
 	}
 	m.number(h)
 	return m.cable(h, next)
+}
+
+// MoveTo carries the device to the home that to is a device of: it is unplugged, and
+// plugged in there, with other addresses behind another router. The interface goes
+// down in between, as it does in a bag. It must not run beside other events of the
+// same device.
+func (h *Host) MoveTo(to *Host) error {
+	if err := h.moveTo(to); err != nil {
+		return fmt.Errorf("natlab: move %s to the home of %s: %w", h.name, to.name, err)
+	}
+	return nil
+}
+
+func (h *Host) moveTo(to *Host) error {
+	if err := errors.Join(h.needRouter(), to.needRouter()); err != nil {
+		return err
+	}
+	if h.home == to.home {
+		return errors.New("it is there already")
+	}
+	err := h.event(func(m *home) error {
+		m.devices = slices.DeleteFunc(m.devices, func(d *Host) bool { return d == h })
+		return m.lab.ip(h.ns, fmt.Sprintf("link set %s down", h.dev), fmt.Sprintf("link del %s", h.dev))
+	})
+	if err != nil {
+		return err
+	}
+	return to.event(func(m *home) error {
+		h.home, h.kind = m, to.kind
+		h.mu.Lock()
+		h.addr, h.addr6, h.public = netip.Addr{}, netip.Addr{}, netip.Addr{}
+		h.mu.Unlock()
+		return m.settle(h)
+	})
 }
 
 // event runs a change of h's home, one at a time, and keeps Close waiting.

@@ -234,6 +234,32 @@ func TestSwappedInterfaceHasAnotherAddress(t *testing.T) {
 	}
 }
 
+func TestMovedDeviceIsAtHomeElsewhere(t *testing.T) {
+	for _, pair := range [][2]Kind{{PortRestricted, Symmetric}, {IPv6Firewall, FullCone}, {StatefulFirewall, PortRestricted}} {
+		t.Run(fmt.Sprintf("%s to %s", pair[0], pair[1]), func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t, Options{})
+			device, other := mustHome(t, l, "here", pair[0]), mustHome(t, l, "there", pair[1])
+			c := converse(t, device, mustHost(t, l, "witness"))
+			if err := device.MoveTo(other); err != nil {
+				t.Fatal(err)
+			}
+			if device.Kind() != pair[1] || device.Public() != other.Public() && pair[1] != StatefulFirewall {
+				t.Errorf("the device is seen at %v as %s, its new home at %v", device.Public(), device.Kind(), other.Public())
+			}
+			if c.in("to the old address") {
+				t.Error("the old address still gets packets")
+			}
+			if _, err := l.Verify(context.Background(), device); err != nil {
+				t.Errorf("afterwards: %v", err)
+			}
+			if err := device.MoveTo(other); err == nil {
+				t.Error("moved to where it is")
+			}
+		})
+	}
+}
+
 func TestEventsThatNeedARouter(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, Options{})
@@ -243,6 +269,9 @@ func TestEventsThatNeedARouter(t *testing.T) {
 	}
 	if err := host.SwapLAN(); err == nil {
 		t.Error("a LAN that is not there was swapped")
+	}
+	if err := host.MoveTo(host); err == nil {
+		t.Error("a host without a home was moved")
 	}
 	if err := host.FlushNAT(); err != nil {
 		t.Error(err)
