@@ -5,16 +5,12 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/sha512"
-	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"io/fs"
-	"math/big"
 	"strings"
-	"time"
+	"sync/atomic"
 
 	"filippo.io/edwards25519"
 )
@@ -36,6 +32,8 @@ type Files interface {
 type Device struct {
 	private ed25519.PrivateKey
 	address Address
+	// chain is what the device shows in handshakes (DER), nil until asked for.
+	chain atomic.Pointer[[][]byte]
 }
 
 // Load reads the device's key, or makes and stores it at the first start. A
@@ -110,35 +108,4 @@ func (a Address) ECDH() (*ecdh.PublicKey, error) {
 // Verify checks a signature of the address's key.
 func (a Address) Verify(message, signature []byte) bool {
 	return ed25519.Verify(a.key[:], message, signature)
-}
-
-// Certificate returns a self-signed TLS certificate of the device's key. It
-// is valid always: which key it holds is all that counts.
-func (d *Device) Certificate() (tls.Certificate, error) {
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1),
-		Subject:      pkix.Name{CommonName: d.address.String()},
-		NotBefore:    time.Unix(0, 0),
-		NotAfter:     time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC),
-		KeyUsage:     x509.KeyUsageDigitalSignature,
-		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, d.private.Public(), d.private)
-	if err != nil {
-		return tls.Certificate{}, fmt.Errorf("make the device's certificate: %w", err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: d.private}, nil
-}
-
-// FromCertificates returns the address of the peer that proved, in the TLS
-// handshake, to hold the key of the first certificate.
-func FromCertificates(certs []*x509.Certificate) (Address, error) {
-	if len(certs) != 1 {
-		return Address{}, fmt.Errorf("peer shows %d certificates instead of one", len(certs))
-	}
-	key, ok := certs[0].PublicKey.(ed25519.PublicKey)
-	if !ok || len(key) != ed25519.PublicKeySize {
-		return Address{}, errors.New("peer's certificate holds no Ed25519 key")
-	}
-	return NewAddress(key, KindDevice), nil
 }

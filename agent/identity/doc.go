@@ -1,5 +1,5 @@
-// Package identity is who a device is: its Ed25519 key, the address people
-// copy and the link they hand on.
+// Package identity is who a device is, and whose: its Ed25519 key and its
+// owner's, the address people copy and the link they hand on.
 //
 // Promise: the key is made once, at the first start, stored with mode 0600 and
 // never rewritten; an address names exactly one key; a typo in an address is
@@ -14,8 +14,18 @@
 // SHA-256("porchlight address 1" ‖ key ‖ kind), 34 the kind. It fits one DNS
 // label.
 //
-// Caveats: the kind of an owner is defined here so that the two can never be
-// mistaken for each other; certificates of owners are not part of this
-// package. A certificate's dates are the widest X.509 can say, because the
-// clock of a router starts in 1970.
+// A device shows one self-signed certificate in the TLS handshake; one that
+// has an owner shows two: the owner's self-signed one signs the device's.
+//
+//	Owner ── Certify(device, version) ──► leaf ─┐
+//	  └───── Certificate() ─────────────► owner ─┴─► Device.Present ─► TLS ─► FromCertificates ─► Proof
+//
+// The common name of each is the address of its key, so that the kinds can
+// never be mistaken for each other; the leaf's serial number is the version of
+// the owner's list of devices it was made for.
+//
+// Caveats: whether a certificate still holds is not said here but by the
+// owner's list of devices (package owner). A certificate's dates are the widest
+// X.509 can say and never looked at, because the clock of a router starts in
+// 1970.
 package identity

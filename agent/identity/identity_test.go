@@ -90,6 +90,7 @@ func TestLinkRoundTrip(t *testing.T) {
 		Address: device(1).Address(),
 		At:      []netip.AddrPort{netip.MustParseAddrPort("44.128.0.7:4001"), netip.MustParseAddrPort("[3fff::1]:4001")},
 		Via:     []identity.Via{{Address: device(2).Address(), At: netip.MustParseAddrPort("44.128.0.9:1")}},
+		Devices: []identity.Address{device(3).Address()},
 	}
 	back, err := identity.ParseLink(l.String())
 	if err != nil || back.String() != l.String() {
@@ -117,6 +118,7 @@ func TestParseLinkRefuses(t *testing.T) {
 		"zone":            "porchlight:" + a + "?at=[fe80::1%25eth0]:5",
 		"too many hints":  "porchlight:" + a + strings.Replace(strings.Repeat("&at=44.128.0.1:5", identity.MaxHints+1), "&", "?", 1),
 		"via without key": "porchlight:" + a + "?via=44.128.0.1:5",
+		"no device":       "porchlight:" + a + "?dev=" + identity.NewAddress(device(1).Address().Key(), identity.KindOwner).String(),
 		"bad escape":      "porchlight:" + a + "?at=%zz",
 	}
 	for name, in := range tests {

@@ -28,7 +28,7 @@ type Via struct {
 
 // Link is an address with hints where to look for it first:
 //
-//	porchlight:ADDRESS?at=IP:PORT&via=ADDRESS@IP:PORT
+//	porchlight:ADDRESS?at=IP:PORT&via=ADDRESS@IP:PORT&dev=ADDRESS
 //
 // Hints are only hints: whoever answers there has to prove the key.
 type Link struct {
@@ -37,6 +37,9 @@ type Link struct {
 	At []netip.AddrPort
 	// Via lists rendezvous that may introduce it.
 	Via []Via
+	// Devices lists devices of the person whom the link names; their
+	// certificates tell whether they are that.
+	Devices []Address
 }
 
 // String returns the link's text.
@@ -47,6 +50,9 @@ func (l Link) String() string {
 	}
 	for _, v := range l.Via {
 		hints = append(hints, "via="+v.Address.String()+"@"+v.At.String())
+	}
+	for _, d := range l.Devices {
+		hints = append(hints, "dev="+d.String())
 	}
 	s := Scheme + ":" + l.Address.String()
 	if len(hints) > 0 {
@@ -81,6 +87,9 @@ func ParseLink(s string) (Link, error) {
 		return Link{}, err
 	}
 	if link.Via, err = parseHints(values["via"], parseVia); err != nil {
+		return Link{}, err
+	}
+	if link.Devices, err = parseHints(values["dev"], parseDevice); err != nil {
 		return Link{}, err
 	}
 	return link, nil
@@ -123,6 +132,14 @@ func parseVia(s string) (Via, error) {
 	}
 	at, err := parseAt(where)
 	return Via{Address: address, At: at}, err
+}
+
+func parseDevice(s string) (Address, error) {
+	a, err := ParseAddress(s)
+	if err == nil && a.Kind() != KindDevice {
+		err = errors.New("a dev hint names a device")
+	}
+	return a, err
 }
 
 // MarshalText and UnmarshalText make a Link its text in JSON.

@@ -30,8 +30,9 @@ const (
 	maxStreamWindow  = 2 << 20
 	maxSessionWindow = 4 << 20
 
-	// maxStreams is how many streams a peer may have open.
-	maxStreams = 64
+	// maxStreams is how many streams a peer may have open: what forwarding
+	// takes of them, and 64 for everything else.
+	maxStreams = 192
 	// MaxSessions is how many sessions a device has at once.
 	MaxSessions = 256
 )
@@ -66,7 +67,13 @@ type Config struct {
 	// Socket carries the packets; quic-go reads and writes it.
 	Socket *nat.Socket
 	// Admit refuses a device after it has proved its key; nil admits all.
-	Admit  func(identity.Address) error
+	Admit func(identity.Address) error
+	// Proved learns, before Admit, which owner a peer's certificates prove and
+	// for which version of the owner's list of devices; nil if nobody asks.
+	Proved func(device, owner identity.Address, version uint64)
+	// Began learns of each session that begins; it must not block. nil if
+	// nobody asks.
+	Began  func(identity.Address)
 	Logger *slog.Logger
 }
 
@@ -111,10 +118,6 @@ func (o *Overlay) Address() identity.Address { return o.cfg.Device.Address() }
 
 // Start begins to accept sessions.
 func (o *Overlay) Start() error {
-	conf, err := tlsConfig(o.cfg.Device, identity.Address{})
-	if err != nil {
-		return err
-	}
 	// A stateless reset key that outlives restarts tells peers that their
 	// session died with the old process (RFC 9000 §10.3), with their next
 	// packet of more than 42 bytes: keep-alives are too small to be answered.
@@ -127,10 +130,11 @@ func (o *Overlay) Start() error {
 		TokenGeneratorKey:   &token,
 		VerifySourceAddress: o.unproven,
 	}
-	o.listener, err = o.transport.Listen(conf, quicConfig())
+	listener, err := o.transport.Listen(tlsConfig(o.cfg.Device, identity.Address{}), quicConfig())
 	if err != nil {
 		return fmt.Errorf("accept sessions: %w", err)
 	}
+	o.listener = listener
 	o.running.Go(o.accept)
 	o.running.Go(o.reap)
 	return nil
@@ -196,7 +200,8 @@ func (o *Overlay) accept() {
 
 // welcome admits an incoming connection whose key has been proved.
 func (o *Overlay) welcome(conn *quic.Conn) {
-	from, err := identity.FromCertificates(conn.ConnectionState().TLS.PeerCertificates)
+	proof, err := o.prove(conn)
+	from := proof.Device
 	if err == nil {
 		err = o.cfg.Admit(from)
 	}
@@ -206,17 +211,14 @@ func (o *Overlay) welcome(conn *quic.Conn) {
 		return
 	}
 	peer := o.finder.Adopt(from, conn.RemoteAddr())
-	if s := o.add(conn, from, peer, false); s != nil {
+	if s := o.add(conn, proof, peer, false); s != nil {
 		o.serve(s)
 	}
 }
 
 // connect dials the device over the path that was found.
 func (o *Overlay) connect(ctx context.Context, to identity.Address, peer *nat.Peer) (*Session, error) {
-	conf, err := tlsConfig(o.cfg.Device, to)
-	if err != nil {
-		return nil, err
-	}
+	conf := tlsConfig(o.cfg.Device, to)
 	quicConf := quicConfig()
 	quicConf.TokenStore = o.tokens.of(to)
 	conn, err := o.transport.Dial(ctx, peer.Addr(), conf, quicConf)
@@ -229,7 +231,12 @@ func (o *Overlay) connect(ctx context.Context, to identity.Address, peer *nat.Pe
 	if err != nil {
 		return nil, explainDial(to, err)
 	}
-	s := o.add(conn, to, peer, true)
+	proof, err := o.prove(conn)
+	if err != nil {
+		conn.CloseWithError(codeRefused, "not allowed")
+		return nil, fmt.Errorf("call %s: %w", to.Short(), err)
+	}
+	s := o.add(conn, proof, peer, true)
 	if s == nil {
 		return nil, fmt.Errorf("call %s: already %d sessions", to.Short(), MaxSessions)
 	}
@@ -250,8 +257,10 @@ func explainDial(to identity.Address, err error) error {
 }
 
 // add registers a session; nil if there are too many.
-func (o *Overlay) add(conn *quic.Conn, with identity.Address, peer *nat.Peer, dialed bool) *Session {
-	s := &Session{conn: conn, with: with, peer: peer, dialed: dialed}
+func (o *Overlay) add(conn *quic.Conn, proof identity.Proof, peer *nat.Peer, dialed bool) *Session {
+	with := proof.Device
+	s := &Session{conn: conn, with: with, proof: proof, peer: peer, dialed: dialed}
+	s.overlay = o
 	s.used.Store(time.Now().UnixNano())
 	o.mu.Lock()
 	full := o.count >= MaxSessions
@@ -268,12 +277,16 @@ func (o *Overlay) add(conn *quic.Conn, with identity.Address, peer *nat.Peer, di
 		}
 		return nil
 	}
+	if o.cfg.Began != nil {
+		o.cfg.Began(with)
+	}
 	o.cfg.Logger.Debug("session begins", "peer", with.Short(), "dialed", dialed, "remote", conn.RemoteAddr())
 	return s
 }
 
 // serve accepts the streams of a session until it ends.
 func (o *Overlay) serve(s *Session) {
+	o.running.Go(s.receivePackets)
 	for {
 		stream, err := s.conn.AcceptStream(s.conn.Context())
 		if err != nil {
@@ -303,7 +316,9 @@ func (o *Overlay) remove(s *Session) {
 	}
 }
 
-// reap closes sessions that a newer one to the same device has replaced.
+// reap closes sessions that a newer one to the same device has replaced, and
+// those that nobody uses: keeping one open costs eight packets a minute, and
+// beginning one anew is a matter of a few hundred milliseconds.
 func (o *Overlay) reap() {
 	tick := time.NewTicker(reapEvery)
 	defer tick.Stop()
@@ -315,9 +330,13 @@ func (o *Overlay) reap() {
 		}
 		o.mu.Lock()
 		for _, list := range o.sessions {
-			for _, s := range list[:len(list)-1] {
-				if s.streams.Load() == 0 && time.Since(time.Unix(0, s.used.Load())) > reapAfter {
-					s.conn.CloseWithError(codeClosed, "replaced")
+			for i, s := range list {
+				after := reapAfter
+				if i == len(list)-1 {
+					after = restAfter
+				}
+				if s.streams.Load() == 0 && time.Since(time.Unix(0, s.used.Load())) > after {
+					s.conn.CloseWithError(codeClosed, "unused")
 				}
 			}
 		}

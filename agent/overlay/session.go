@@ -14,17 +14,23 @@ import (
 )
 
 const (
+	// A session without streams is closed after reapAfter if a newer one took
+	// its place, and after restAfter if it is the only one.
 	reapEvery = 15 * time.Second
 	reapAfter = 60 * time.Second
+	restAfter = 2 * time.Minute
 )
 
 // Session is an encrypted connection to one device.
 type Session struct {
 	conn   *quic.Conn
 	with   identity.Address
+	proof  identity.Proof
 	peer   *nat.Peer
 	dialed bool
 
+	overlay *Overlay
+	flows   flows
 	streams atomic.Int64
 	used    atomic.Int64 // unix nanoseconds of this process's clock
 }

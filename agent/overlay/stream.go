@@ -27,6 +27,12 @@ const (
 	replyBusy
 )
 
+// Codes that end a direction of a stream early (RFC 9000 §19.4, §19.5).
+const (
+	codeDone    quic.StreamErrorCode = 0
+	codeAborted quic.StreamErrorCode = 1
+)
+
 // Errors of a stream that the other device did not take.
 var (
 	ErrNoService = errors.New("the device does not offer this service")
@@ -140,10 +146,23 @@ func (c *Conn) Write(b []byte) (int, error) { return c.stream.Write(b) }
 // CloseWrite tells the peer that nothing more comes; reading goes on.
 func (c *Conn) CloseWrite() error { return c.stream.Close() }
 
+// CloseRead tells the peer that no more is read; writing goes on.
+func (c *Conn) CloseRead() error {
+	c.stream.CancelRead(codeDone)
+	return nil
+}
+
+// Abort ends both directions at once, and the peer's Read with an error: what
+// was cut short must not look complete.
+func (c *Conn) Abort() error {
+	c.stream.CancelWrite(codeAborted)
+	return c.Close()
+}
+
 // Close ends both directions; what was written is still delivered.
 func (c *Conn) Close() error {
 	c.closed.Do(func() {
-		c.stream.CancelRead(0)
+		c.stream.CancelRead(codeDone)
 		// A Write that is blocked would otherwise stay so, even when the
 		// session dies.
 		c.stream.SetWriteDeadline(time.Unix(1, 0))
