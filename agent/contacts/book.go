@@ -57,7 +57,27 @@ type Contact struct {
 	Link    identity.Link `json:"link"`
 	Role    Role          `json:"role"`
 	Blocked bool          `json:"blocked,omitempty"`
+	// Hidden says that the contact does not see when this device is on-line.
+	Hidden bool `json:"hidden,omitempty"`
 }
+
+// Owners tells which devices belong to whom.
+type Owners interface {
+	// OwnerOf returns the owner of a device, zero if it is nobody's or that
+	// is not known.
+	OwnerOf(device identity.Address) identity.Address
+	// Devices lists those of an owner.
+	Devices(owner identity.Address) []identity.Address
+	// Mine is the owner of this device, zero if it is nobody's.
+	Mine() identity.Address
+}
+
+// nobodyOwns is where no owner is known.
+type nobodyOwns struct{}
+
+func (nobodyOwns) OwnerOf(identity.Address) identity.Address   { return identity.Address{} }
+func (nobodyOwns) Devices(identity.Address) []identity.Address { return nil }
+func (nobodyOwns) Mine() identity.Address                      { return identity.Address{} }
 
 // Files is where the book is kept.
 type Files interface {
@@ -67,19 +87,25 @@ type Files interface {
 
 // Book is the contacts of a device.
 type Book struct {
-	files Files
-	mu    sync.RWMutex
-	list  []Contact
+	files   Files
+	owners  Owners
+	changed func()
+	mu      sync.RWMutex
+	list    []Contact
 }
 
 // Open reads the book.
 func Open(files Files) (*Book, error) {
-	b := &Book{files: files}
+	b := &Book{files: files, owners: nobodyOwns{}, changed: func() {}}
 	if err := files.ReadJSON(file, &b.list); err != nil {
 		return nil, fmt.Errorf("read the contacts: %w", err)
 	}
 	return b, nil
 }
+
+// Use sets who knows the owners of devices, and who is told when the book has
+// changed; before the book is shared.
+func (b *Book) Use(owners Owners, changed func()) { b.owners, b.changed = owners, changed }
 
 // List returns all contacts, by name.
 func (b *Book) List() []Contact {
@@ -90,14 +116,34 @@ func (b *Book) List() []Contact {
 	return list
 }
 
-// Get returns the contact with an address.
+// Get returns the contact with an address, or the person whose device has it.
+// The owner's other devices are contacts without being in the book.
 func (b *Book) Get(a identity.Address) (Contact, bool) {
+	owner := b.owners.OwnerOf(a)
 	b.mu.RLock()
 	defer b.mu.RUnlock()
 	if i := b.index(a); i >= 0 {
 		return b.list[i], true
 	}
+	if owner.IsZero() {
+		return Contact{}, false
+	}
+	if i := b.index(owner); i >= 0 {
+		return b.list[i], true
+	}
+	if owner == b.owners.Mine() {
+		return Contact{Link: identity.Link{Address: a}, Role: Me}, true
+	}
 	return Contact{}, false
+}
+
+// Devices lists the devices of a contact: its own address, or those of the
+// person it names.
+func (b *Book) Devices(c Contact) []identity.Address {
+	if c.Link.Address.Kind() == identity.KindOwner {
+		return b.owners.Devices(c.Link.Address)
+	}
+	return []identity.Address{c.Link.Address}
 }
 
 func (b *Book) index(a identity.Address) int {
@@ -117,7 +163,10 @@ func (b *Book) Add(link identity.Link, name string, role Role) (Contact, error) 
 			return nil, fmt.Errorf("%q: %w; choose another", name, ErrTaken)
 		}
 		if i >= 0 {
-			c.Blocked = list[i].Blocked
+			c.Blocked, c.Hidden = list[i].Blocked, list[i].Hidden
+			if len(c.Link.At)+len(c.Link.Via) == 0 {
+				c.Link = list[i].Link // a bare address knows less
+			}
 			list[i] = c
 			return list, nil
 		}
@@ -157,8 +206,28 @@ func (b *Book) Block(name string, blocked bool) error {
 	})
 }
 
+// Hide has a contact see this device as off-line always, or ends that.
+func (b *Book) Hide(name string, hidden bool) error {
+	return b.change(func(list []Contact) ([]Contact, error) {
+		i := find(list, name)
+		if i < 0 {
+			return nil, fmt.Errorf("%q: %w", name, ErrUnknown)
+		}
+		list[i].Hidden = hidden
+		return list, nil
+	})
+}
+
 // change stores a changed copy of the list, and keeps the old one if that fails.
 func (b *Book) change(f func([]Contact) ([]Contact, error)) error {
+	if err := b.replace(f); err != nil {
+		return err
+	}
+	b.changed()
+	return nil
+}
+
+func (b *Book) replace(f func([]Contact) ([]Contact, error)) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	list, err := f(slices.Clone(b.list))
@@ -199,7 +268,9 @@ func (b *Book) Resolve(text string) (identity.Link, error) {
 	return link, nil
 }
 
-// Hints returns the links of all contacts that say where a device is.
+// Hints returns what the link of a contact says about where a device is. The
+// places of a person's link are where one of their devices was: any may ask
+// there, the key decides.
 func (b *Book) Hints(a identity.Address) (at []netip.AddrPort, via []identity.Via) {
 	if c, ok := b.Get(a); ok {
 		return c.Link.At, c.Link.Via

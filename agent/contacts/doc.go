@@ -7,6 +7,9 @@
 //	contacts.json ─► Book ─► Resolve("bob" | address | link) ─► identity.Link
 //	                   └───► Allows(caller, ["friends", "bob"]) ─► true, false
 //
+// A contact is a device or a person. A person's devices are told by [Owners];
+// each of them may what the person may, and the owner's own have the role me.
+//
 // A grant is a list of words: "everybody", "friends", "me", or contacts' names
 // and addresses. The role me includes friend.
 //

@@ -487,12 +487,12 @@ func TestRegistrationsOfTheAbsentMakeRoom(t *testing.T) {
 	for i := range maxCallers {
 		key := bytes.Repeat([]byte{9}, 32)
 		key[0], key[1] = byte(i), byte(i>>8)
-		r.epochs[identity.NewAddress(key, identity.KindDevice)] = sealed.NewNonce()
+		r.registrations[identity.NewAddress(key, identity.KindDevice)] = &registration{epoch: sealed.NewNonce()}
 	}
 	r.mu.Unlock()
 	a.register(t, r)
 	r.mu.Lock()
-	n := len(r.epochs)
+	n := len(r.registrations)
 	r.mu.Unlock()
 	if n != 2 {
 		t.Errorf("%d registrations, want those of the two that have sessions", n)

@@ -57,11 +57,6 @@ type Offer struct {
 // Second says that the sender tries more than ICE.
 func (o Offer) Second() bool { return o.Spray != nil || o.TCP != nil }
 
-// epochBody tells an epoch to a rendezvous, or of a device.
-type epochBody struct {
-	Epoch sealed.Nonce `json:"epoch"`
-}
-
 // ErrOffer is wrapped by errors about an offer's content.
 var ErrOffer = errors.New("unusable offer")
 

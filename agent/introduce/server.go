@@ -2,14 +2,16 @@ package introduce
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"sync"
 	"time"
+
+	"golang.org/x/time/rate"
 
 	"porchlight/agent/identity"
 	"porchlight/agent/overlay"
@@ -24,11 +26,11 @@ const (
 	// offersPerMinute is how many offers a device may have carried in a
 	// minute, and how many of one sender are answered.
 	offersPerMinute = 20
-	// openedPerMinute is how many messages from one session are opened at all:
+	// openedPerMinute is how many offers from one session are opened at all:
 	// a rendezvous brings the offers of many senders, and one of them must not
 	// use up the allowance of the others.
 	openedPerMinute = 10 * offersPerMinute
-	// maxCallers is how many callers' rates and epochs are remembered.
+	// maxCallers is how many callers' rates and registrations are remembered.
 	maxCallers = 1024
 	// carryLimit is how long a rendezvous waits for the answer.
 	carryLimit = 5 * time.Second
@@ -48,12 +50,6 @@ type Sessions interface {
 	Client(service string) *http.Client
 }
 
-// Registration is what a rendezvous gives a device that registers.
-type Registration struct {
-	// Ticket lets the device use the rendezvous as relay; nil if it is none.
-	Ticket *relay.Ticket `json:"ticket,omitempty"`
-}
-
 // Config is what a Server needs.
 type Config struct {
 	Device   *identity.Device
@@ -66,7 +62,41 @@ type Config struct {
 	// Ticket makes a relay ticket for a device that registers; nil if this
 	// device relays nothing for it.
 	Ticket func(identity.Address) *relay.Ticket
+	// WelcomeNote says how notes of a device are received; while it is nil,
+	// they are not.
+	WelcomeNote func(identity.Address) Reception
+	// Told takes a note and returns the answer, MaxNote bytes at most. With an
+	// error the sender sees what it would see if this device were not there.
+	Told func(ctx context.Context, from identity.Address, body []byte) (answer []byte, err error)
+	// Left takes a hint that a device has left, which may be wrong or forged:
+	// from a rendezvous, or about a device that was registered here. It must
+	// not wait for anything. nil drops the hints.
+	Left func(of identity.Address)
+	// Reachable takes where a device that registers says that it can be called
+	// itself; its word, of usable addresses. nil drops it.
+	Reachable func(a identity.Address, at []netip.AddrPort)
+	// Others lists other rendezvous for the devices that register here, and
+	// Seen tells where a device's packets come from. nil says nothing.
+	Others func() []identity.Via
+	Seen   func(identity.Address) netip.AddrPort
+	// Reach begins a session to a watcher's rendezvous, so that the watcher can
+	// be told through it. Where that is, is a stranger's word: Reach refuses
+	// what must not be dialled. nil tells only those who have a session.
+	Reach  func(ctx context.Context, back identity.Via) error
 	Logger *slog.Logger
+}
+
+// lane is one sort of message: each has limits of its own, so that notes use
+// up nothing of what calls need.
+type lane struct {
+	path                      string
+	carried, opened, answered *limits
+	// answer opens a message and makes the sealed answer; known says that its
+	// sender may have this device watched.
+	answer func(ctx context.Context, message []byte) (answer []byte, known bool, err error)
+	// refuse is the one answer to whatever is not wanted: a stranger learns
+	// nothing from it.
+	refuse func(http.ResponseWriter)
 }
 
 // Server answers the service on one device, for itself and as rendezvous.
@@ -76,27 +106,51 @@ type Server struct {
 	client *http.Client
 	mux    *http.ServeMux
 
-	carried, opened, answered *limits
+	offers, notes *lane
+	strangers     *rate.Limiter
 
-	mu     sync.Mutex
-	epochs map[identity.Address]sealed.Nonce
+	entered chan struct{} // has one element if a device registered
+	hints   hints
+	ctx     context.Context
+	cancel  context.CancelFunc
+	running sync.WaitGroup
+
+	mu            sync.Mutex
+	registrations map[identity.Address]*registration
+	watches       int // of all registrations
 }
 
 // NewServer returns a Server.
 func NewServer(cfg Config) *Server {
 	s := &Server{
-		cfg:      cfg,
-		guard:    sealed.NewGuard(),
-		client:   cfg.Sessions.Client(Service),
-		mux:      http.NewServeMux(),
-		carried:  newLimits(offersPerMinute),
-		opened:   newLimits(openedPerMinute),
-		answered: newLimits(offersPerMinute),
-		epochs:   map[identity.Address]sealed.Nonce{},
+		cfg:           cfg,
+		guard:         sealed.NewGuard(),
+		client:        cfg.Sessions.Client(Service),
+		mux:           http.NewServeMux(),
+		strangers:     rate.NewLimiter(rate.Every(time.Minute/strangersPerMinute), strangersPerMinute),
+		entered:       make(chan struct{}, 1),
+		hints:         newHints(),
+		registrations: map[identity.Address]*registration{},
+	}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.offers = &lane{
+		path:    "/v1/offer",
+		carried: newLimits(offersPerMinute), opened: newLimits(openedPerMinute), answered: newLimits(offersPerMinute),
+		answer: s.openAndAnswer,
+		refuse: func(w http.ResponseWriter) { http.Error(w, "refused", http.StatusForbidden) },
+	}
+	s.notes = &lane{
+		path:    "/v1/note",
+		carried: newLimits(carriedNotesPerMinute), opened: newLimits(openedNotesPerMinute), answered: newLimits(notesPerMinute),
+		answer: s.told,
+		refuse: absent,
 	}
 	s.mux.HandleFunc("PUT /v1/register", s.register)
+	s.mux.HandleFunc("DELETE /v1/register", s.unregister)
 	s.mux.HandleFunc("GET /v1/epoch", s.epoch)
-	s.mux.HandleFunc("POST /v1/offer", s.offer)
+	s.mux.HandleFunc("POST /v1/offer", s.offers.serve(s))
+	s.mux.HandleFunc("POST /v1/note", s.notes.serve(s))
+	s.mux.HandleFunc("POST /v1/left", s.left)
 	return s
 }
 
@@ -113,122 +167,64 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mux.ServeHTTP(w, r)
 }
 
-// register notes that the caller wants to be introduced to others.
-func (s *Server) register(w http.ResponseWriter, r *http.Request) {
-	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-	if err != nil {
-		http.Error(w, "the body is too large", http.StatusRequestEntityTooLarge)
-		return
-	}
-	var body epochBody
-	if json.Unmarshal(b, &body) != nil || body.Epoch == (sealed.Nonce{}) {
-		http.Error(w, "the body is {\"epoch\":…}", http.StatusBadRequest)
-		return
-	}
-	if !s.cfg.Willing() {
-		http.Error(w, "this device introduces nobody at this moment", http.StatusForbidden)
-		return
-	}
-	caller := overlay.Caller(r)
-	s.mu.Lock()
-	_, known := s.epochs[caller]
-	if !known && len(s.epochs) >= maxCallers {
-		s.forgetAbsent()
-	}
-	full := !known && len(s.epochs) >= maxCallers
-	if !full {
-		s.epochs[caller] = body.Epoch
-	}
-	s.mu.Unlock()
-	if full {
-		http.Error(w, "too many devices are registered here", http.StatusServiceUnavailable)
-		return
-	}
-	json.NewEncoder(w).Encode(Registration{Ticket: s.cfg.Ticket(caller)})
-}
-
-// forgetAbsent drops registrations whose session has ended.
-func (s *Server) forgetAbsent() {
-	for a := range s.epochs {
-		if s.cfg.Sessions.Current(a) == nil {
-			delete(s.epochs, a)
-		}
-	}
-}
-
-// epoch tells the epoch of this device or of one registered here.
-func (s *Server) epoch(w http.ResponseWriter, r *http.Request) {
-	of, err := identity.ParseAddress(r.URL.Query().Get("of"))
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusBadRequest)
-		return
-	}
-	epoch, ok := s.guard.Epoch(), true
-	if of != s.cfg.Device.Address() {
-		epoch, ok = s.registered(of)
-	}
-	if !ok {
-		http.Error(w, "the device is not registered here", http.StatusNotFound)
-		return
-	}
-	json.NewEncoder(w).Encode(epochBody{epoch})
-}
-
-// registered returns the epoch of a device that is introduced at this moment:
-// it asked for that, its session lives, and this device is willing.
-func (s *Server) registered(a identity.Address) (sealed.Nonce, bool) {
-	s.mu.Lock()
-	epoch, ok := s.epochs[a]
-	s.mu.Unlock()
-	return epoch, ok && s.cfg.Willing() && s.cfg.Sessions.Current(a) != nil
-}
-
-// offer answers an offer to this device, or carries one to a device that is
+// serve answers a message to this device, or carries one to a device that is
 // registered here.
-func (s *Server) offer(w http.ResponseWriter, r *http.Request) {
-	to, err := identity.ParseAddress(r.URL.Query().Get("to"))
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusBadRequest)
-		return
+func (l *lane) serve(s *Server) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		to, err := identity.ParseAddress(r.URL.Query().Get("to"))
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		limit := l.carried
+		if to == s.cfg.Device.Address() {
+			limit = l.opened
+		}
+		if !limit.allow(overlay.Caller(r), time.Now()) {
+			http.Error(w, "too many messages; wait a minute", http.StatusTooManyRequests)
+			return
+		}
+		message, err := io.ReadAll(http.MaxBytesReader(w, r.Body, sealed.MaxMessage))
+		if err != nil {
+			http.Error(w, "the body is one sealed message", http.StatusRequestEntityTooLarge)
+			return
+		}
+		ctx, cancel := context.WithTimeout(r.Context(), carryLimit)
+		defer cancel()
+		if to == s.cfg.Device.Address() {
+			s.answer(ctx, w, l, message)
+			return
+		}
+		if _, ok := s.registered(to); !ok {
+			absent(w)
+			return
+		}
+		s.carry(ctx, w, r, l, to, message)
 	}
-	limit := s.carried
-	if to == s.cfg.Device.Address() {
-		limit = s.opened
-	}
-	if !limit.allow(overlay.Caller(r), time.Now()) {
-		http.Error(w, "too many offers; wait a minute", http.StatusTooManyRequests)
-		return
-	}
-	message, err := io.ReadAll(http.MaxBytesReader(w, r.Body, sealed.MaxMessage))
-	if err != nil {
-		http.Error(w, "the body is one sealed message", http.StatusRequestEntityTooLarge)
-		return
-	}
-	ctx, cancel := context.WithTimeout(r.Context(), carryLimit)
-	defer cancel()
-	if to == s.cfg.Device.Address() {
-		s.answer(ctx, w, message)
-		return
-	}
-	if _, ok := s.registered(to); !ok {
-		http.Error(w, "the device is not registered here", http.StatusNotFound)
-		return
-	}
-	s.carry(ctx, w, to, message)
 }
 
 // carry hands the message on as it is and the answer back.
-func (s *Server) carry(ctx context.Context, w http.ResponseWriter, to identity.Address, message []byte) {
-	response, err := post(ctx, s.client, to, to, message)
+func (s *Server) carry(ctx context.Context, w http.ResponseWriter, r *http.Request, l *lane, to identity.Address, message []byte) {
+	response, err := ask(ctx, s.client, http.MethodPost, to, l.path+"?to="+to.String(), message)
 	if err != nil {
 		http.Error(w, "the device did not answer", http.StatusGatewayTimeout)
 		return
 	}
 	defer response.Body.Close()
 	switch response.StatusCode {
-	case http.StatusOK, http.StatusForbidden, http.StatusTooManyRequests:
+	case http.StatusOK:
+		if l == s.notes && response.Header.Get(knownHeader) != "" {
+			s.watch(to, r)
+		}
+	case http.StatusForbidden, http.StatusTooManyRequests:
 	case http.StatusConflict:
 		s.renew(ctx, to)
+	case http.StatusNotFound:
+		if l == s.notes {
+			absent(w)
+			return
+		}
+		fallthrough
 	default:
 		// A status is the device's word too: only those of this service pass.
 		http.Error(w, "the device did not answer as it should", http.StatusBadGateway)
@@ -248,45 +244,48 @@ func (s *Server) renew(ctx context.Context, of identity.Address) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, ok := s.epochs[of]; ok {
-		s.epochs[of] = epoch
+	if r := s.registrations[of]; r != nil {
+		r.epoch = epoch
 	}
 }
 
-func (s *Server) answer(ctx context.Context, w http.ResponseWriter, message []byte) {
-	answer, err := s.openAndAnswer(ctx, message)
+func (s *Server) answer(ctx context.Context, w http.ResponseWriter, l *lane, message []byte) {
+	answer, known, err := l.answer(ctx, message)
 	switch {
 	case err == nil:
+		if known {
+			w.Header().Set(knownHeader, "1")
+		}
 		w.Write(answer)
 	case errors.Is(err, sealed.ErrEpoch):
 		http.Error(w, err.Error(), http.StatusConflict)
 	default:
-		// One answer for every refusal: a stranger learns nothing from it.
-		s.cfg.Logger.Debug("offer refused", "err", err)
-		http.Error(w, "refused", http.StatusForbidden)
+		s.cfg.Logger.Debug("message refused", "path", l.path, "err", err)
+		l.refuse(w)
 	}
 }
 
-func (s *Server) openAndAnswer(ctx context.Context, message []byte) ([]byte, error) {
+func (s *Server) openAndAnswer(ctx context.Context, message []byte) (sealedAnswer []byte, known bool, err error) {
 	from, offer, err := open(s.cfg.Device, purposeOffer, message)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	// Only who is welcome may fill the Guard's memory, or learn that the
 	// epoch is another.
 	if !s.cfg.Welcome(from) {
-		return nil, fmt.Errorf("offer of %s is not wanted", from.Short())
+		return nil, false, fmt.Errorf("offer of %s is not wanted", from.Short())
 	}
-	if !s.answered.allow(from, time.Now()) {
-		return nil, fmt.Errorf("too many offers of %s", from.Short())
+	if !s.offers.answered.allow(from, time.Now()) {
+		return nil, false, fmt.Errorf("too many offers of %s", from.Short())
 	}
 	if err := s.guard.Admit(offer.Epoch, offer.Session); err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	answer, err := s.cfg.Answerer.Answer(ctx, from, offer)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	answer.Session = offer.Session
-	return seal(s.cfg.Device, from, purposeAnswer, answer)
+	sealedAnswer, err = seal(s.cfg.Device, from, purposeAnswer, answer)
+	return sealedAnswer, false, err
 }

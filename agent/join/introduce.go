@@ -37,6 +37,12 @@ func (j *Joiner) introduce(ctx context.Context, w *way, via []identity.Via) erro
 	if len(rendezvous) == 0 {
 		return errors.New("no rendezvous is known that could introduce us")
 	}
+	return j.introduceBy(ctx, w, rendezvous)
+}
+
+// introduceBy sends an offer by each of the rendezvous, one after another,
+// until one brings an answer.
+func (j *Joiner) introduceBy(ctx context.Context, w *way, rendezvous []identity.Address) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	answered := make(chan struct{})

@@ -59,6 +59,13 @@ type Hints interface {
 	Hints(identity.Address) (at []netip.AddrPort, via []identity.Via)
 }
 
+// Directory finds what a device published about itself.
+type Directory interface {
+	// Lookup takes seconds and asks many; it returns where the device is and
+	// who introduces it.
+	Lookup(ctx context.Context, a identity.Address) (at []netip.AddrPort, via []identity.Via, err error)
+}
+
 // Sessions is what a Joiner needs of the overlay.
 type Sessions interface {
 	Current(identity.Address) *overlay.Session
@@ -74,6 +81,9 @@ type Config struct {
 	Sessions   Sessions
 	Situation  Situation
 	Hints      Hints
+	// Directory is asked where hints do not lead there at once; nil if there
+	// is none.
+	Directory Directory
 	// Loopback allows loopback candidates, for agents on one machine.
 	Loopback bool
 	Logger   *slog.Logger
@@ -277,7 +287,8 @@ func (j *Joiner) search(w *way, at []netip.AddrPort, via []identity.Via) <-chan 
 		ctx, cancel := context.WithTimeout(j.ctx, searchLimit)
 		defer cancel()
 		var all sync.WaitGroup
-		var hintErr, introErr error
+		var hintErr, introErr, lookErr error
+		all.Go(func() { lookErr = j.lookUp(ctx, w, at, via) })
 		if len(at) > 0 {
 			all.Go(func() { hintErr = j.tryHints(ctx, w, at) })
 		}
@@ -295,7 +306,7 @@ func (j *Joiner) search(w *way, at []netip.AddrPort, via []identity.Via) <-chan 
 			introErr = j.introduce(ctx, w, via)
 		})
 		all.Wait()
-		result <- errors.Join(hintErr, introErr)
+		result <- errors.Join(hintErr, introErr, lookErr)
 	})
 	if !started {
 		result <- errClosed

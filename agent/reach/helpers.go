@@ -328,17 +328,22 @@ func reachedBy(path nat.Path) (transport string, at netip.AddrPort) {
 func (k *Keeper) register(h *helper, network string, placed time.Time) (time.Time, error) {
 	ctx, cancel := context.WithTimeout(k.ctx, registerLimit)
 	defer cancel()
-	r, err := k.cfg.Client.Register(ctx, h.link.Address, k.epoch())
+	r, err := k.cfg.Client.RegisterEvery(ctx, h.link.Address, k.epoch(), k.renew, k.Link().At...)
 	if err != nil {
 		return placed, err
 	}
+	var at netip.AddrPort
 	k.set(func() {
+		at = h.at()
 		h.registered, k.served = true, time.Now()
 		if k.began.IsZero() {
 			k.began = k.served
 			close(k.ready)
 		}
 	})
+	if k.cfg.Registered != nil {
+		k.cfg.Registered(identity.Link{Address: h.link.Address, At: []netip.AddrPort{at}}, r)
+	}
 	if r.Ticket == nil || time.Since(placed) < placeEvery {
 		return placed, nil
 	}

@@ -42,7 +42,8 @@ type Config struct {
 	Device  *identity.Device
 	Overlay *overlay.Overlay
 	Mux     *stun.Mux
-	Client  *introduce.Client
+	// Client registers; nil if nobody is registered at.
+	Client *introduce.Client
 	// Knocks has others knock at this device; nil if nobody can be asked.
 	Knocks Knocks
 	// Mapper keeps ports open at the router; nil if none is asked.
@@ -57,7 +58,10 @@ type Config struct {
 	Listen   netip.AddrPort
 	Policy   Policy
 	Loopback bool
-	Logger   *slog.Logger
+	// Registered is told of each registration that stands, with where the
+	// rendezvous is and what it said; nil if nobody asks. It must not block.
+	Registered func(at identity.Link, r introduce.Registration)
+	Logger     *slog.Logger
 }
 
 // Joiner is what a Keeper needs of who finds ways to devices.
@@ -161,11 +165,34 @@ func (k *Keeper) Start() {
 	k.running.Go(k.study)
 }
 
-// Close ends everything the Keeper started and waits for it.
+// Close takes leave of the rendezvous, ends everything the Keeper started and
+// waits for it.
 func (k *Keeper) Close() error {
+	if k.ctx.Err() == nil && k.cfg.Client != nil {
+		k.takeLeave()
+	}
 	k.cancel()
 	k.running.Wait()
 	return nil
+}
+
+// leaveLimit is how long the farewells may take, all together.
+const leaveLimit = 500 * time.Millisecond
+
+// takeLeave ends the registrations, so that whoever asks for the device is
+// told at once that it is gone.
+func (k *Keeper) takeLeave() {
+	ctx, cancel := context.WithTimeout(k.ctx, leaveLimit)
+	defer cancel()
+	var all sync.WaitGroup
+	for _, a := range k.Rendezvous() {
+		all.Go(func() {
+			if err := k.cfg.Client.Unregister(ctx, a); err != nil {
+				k.cfg.Logger.Debug("no farewell", "peer", a.Short(), "err", err)
+			}
+		})
+	}
+	all.Wait()
 }
 
 // Ready is closed once the first registration stands.
