@@ -27,8 +27,12 @@ type Status struct {
 	RSSBytes int64 `json:"rss_bytes"`
 	// UptimeMS is how long the daemon has been running.
 	UptimeMS int64 `json:"uptime_ms"`
+	// Owner is the address of the person the device belongs to, "" if nobody's.
+	Owner string `json:"owner"`
 	// Contacts lists every contact, by name.
 	Contacts []Contact `json:"contacts"`
+	// Requests lists who asks to become one.
+	Requests []Request `json:"requests"`
 	// Helpers lists the rendezvous nodes a session is kept to.
 	Helpers []Helper `json:"helpers"`
 	// Transfers lists what moves at this moment.
@@ -55,7 +59,16 @@ type Contact struct {
 	// Role is "me", "friend" or "".
 	Role    string `json:"role"`
 	Blocked bool   `json:"blocked"`
-	Online  bool   `json:"online"`
+	// Hidden says that the contact does not see whether this device is on-line.
+	Hidden bool `json:"hidden"`
+	// Standing is "asked" while the contact was asked and has not answered,
+	// "mutual" when it has this device among its contacts, else "".
+	Standing string `json:"standing"`
+	Online   bool   `json:"online"`
+	// Devices are those of a person; one for a contact that is a device.
+	Devices []Member `json:"devices"`
+	// Unread counts messages that were not read.
+	Unread int `json:"unread"`
 	// LastSeenUnixMS is 0 if the contact was never seen.
 	LastSeenUnixMS int64 `json:"last_seen_unix_ms"`
 	// Path is "direct", "relay" or "" while there is none.

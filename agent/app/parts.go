@@ -2,20 +2,27 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 
 	"go.uber.org/fx"
 
+	"porchlight/agent/beacon"
 	"porchlight/agent/config"
 	"porchlight/agent/contacts"
+	"porchlight/agent/dht"
 	"porchlight/agent/dialback"
+	"porchlight/agent/directory"
 	"porchlight/agent/identity"
 	"porchlight/agent/introduce"
 	"porchlight/agent/join"
 	"porchlight/agent/overlay"
+	"porchlight/agent/owner"
+	"porchlight/agent/people"
 	"porchlight/agent/public"
 	"porchlight/agent/reach"
 	"porchlight/agent/state"
@@ -102,8 +109,37 @@ func newMux(h *held, socket *nat.Socket, log *slog.Logger) (*stun.Mux, secondPor
 	return mux, second, nil
 }
 
-func newOverlay(device *identity.Device, socket *nat.Socket, book *contacts.Book, log *slog.Logger) *overlay.Overlay {
-	return overlay.New(overlay.Config{Device: device, Socket: socket, Admit: book.Admit, Logger: log})
+// newNaming reads what the owner calls this device.
+func newNaming(cfg config.Config, folder *state.Folder) (*naming, error) {
+	var s settings
+	if err := folder.ReadJSON(deviceFile, &s); err != nil {
+		return nil, err
+	}
+	if s.Name == "" {
+		s.Name = cfg.Name
+	}
+	return &naming{text: s.Name}, nil
+}
+
+func newClock() *clock { return &clock{} }
+
+// arrivals tells who has just begun a session. Whoever wants to know takes its
+// place before the overlay starts.
+type arrivals struct{ tell func(identity.Address) }
+
+func newArrivals() *arrivals { return &arrivals{tell: func(identity.Address) {}} }
+
+func newOverlay(device *identity.Device, socket *nat.Socket, book *contacts.Book, owners *owner.Store, arrived *arrivals,
+	log *slog.Logger) *overlay.Overlay {
+	book.Use(ownership{owners}, func() {})
+	return overlay.New(overlay.Config{
+		Device: device,
+		Socket: socket,
+		Admit:  book.Admit,
+		Proved: owners.Prove,
+		Began:  func(a identity.Address) { arrived.tell(a) },
+		Logger: log,
+	})
 }
 
 func newIntroduceClient(device *identity.Device, o *overlay.Overlay) *introduce.Client {
@@ -141,7 +177,8 @@ func newDialbackServer(cfg config.Config, o *overlay.Overlay, mux *stun.Mux, kee
 }
 
 func newKeeper(cfg config.Config, device *identity.Device, o *overlay.Overlay, mux *stun.Mux, client *introduce.Client,
-	socket *nat.Socket, mapper *portmap.Mapper, knocks *dialback.Client, book *contacts.Book, log *slog.Logger) (*reach.Keeper, error) {
+	socket *nat.Socket, mapper *portmap.Mapper, knocks *dialback.Client, book *contacts.Book, fellows *reach.Fellows, known *introducers, c *clock,
+	log *slog.Logger) (*reach.Keeper, error) {
 	bootstrap, err := cfg.Links()
 	if err != nil {
 		return nil, err
@@ -151,25 +188,41 @@ func newKeeper(cfg config.Config, device *identity.Device, o *overlay.Overlay, m
 		router = mapper
 	}
 	return reach.New(reach.Config{
-		Device:   device,
-		Overlay:  o,
-		Mux:      mux,
-		Client:   client,
-		Knocks:   knocks,
-		Mapper:   router,
-		Links:    func() []identity.Link { return append(bootstrap[:len(bootstrap):len(bootstrap)], friends(book)...) },
-		Listen:   socket.LocalAddr().(*net.UDPAddr).AddrPort(),
-		Policy:   cfg.Reachability,
-		Loopback: cfg.Loopback,
-		Logger:   log,
+		Device:  device,
+		Overlay: o,
+		Mux:     mux,
+		Client:  client,
+		Knocks:  knocks,
+		Mapper:  router,
+		Links: func() []identity.Link {
+			return slices.Concat(bootstrap, friends(book), known.links(), fellows.Links(), named(book))
+		},
+		Listen:     socket.LocalAddr().(*net.UDPAddr).AddrPort(),
+		Policy:     cfg.Reachability,
+		Loopback:   cfg.Loopback,
+		Registered: noteRegistration(fellows, c, log),
+		Logger:     log,
 	}), nil
+}
+
+// named lists the rendezvous that the links of contacts name.
+func named(book *contacts.Book) []identity.Link {
+	var links []identity.Link
+	for _, c := range book.List() {
+		for _, v := range c.Link.Via {
+			if !c.Blocked && v.At.IsValid() {
+				links = append(links, identity.Link{Address: v.Address, At: []netip.AddrPort{v.At}})
+			}
+		}
+	}
+	return links
 }
 
 // friends lists the contacts that may introduce this device, if they can.
 func friends(book *contacts.Book) []identity.Link {
 	var links []identity.Link
 	for _, c := range book.List() {
-		if c.Role != contacts.None && !c.Blocked {
+		if c.Role != contacts.None && !c.Blocked && c.Link.Address.Kind() == identity.KindDevice {
 			links = append(links, c.Link)
 		}
 	}
@@ -177,7 +230,7 @@ func friends(book *contacts.Book) []identity.Link {
 }
 
 func newJoiner(cfg config.Config, device *identity.Device, socket *nat.Socket, mux *stun.Mux, client *introduce.Client,
-	o *overlay.Overlay, keeper *reach.Keeper, servers *stunServers, book *contacts.Book, log *slog.Logger) *join.Joiner {
+	o *overlay.Overlay, keeper *reach.Keeper, servers *stunServers, places whereabouts, log *slog.Logger) *join.Joiner {
 	return join.New(join.Config{
 		Device:     device,
 		Socket:     socket,
@@ -185,14 +238,16 @@ func newJoiner(cfg config.Config, device *identity.Device, socket *nat.Socket, m
 		Introducer: client,
 		Sessions:   o,
 		Situation:  situation{keeper, servers},
-		Hints:      book,
+		Hints:      places,
+		Directory:  places,
 		Loopback:   cfg.Loopback,
 		Logger:     log,
 	})
 }
 
 func newIntroduceServer(device *identity.Device, o *overlay.Overlay, joiner *join.Joiner, keeper *reach.Keeper,
-	host *public.Host, book *contacts.Book, work *work, shares *sharing, log *slog.Logger) *introduce.Server {
+	host *public.Host, book *contacts.Book, work *work, shares *sharing, owners *owner.Store, presence *people.Presence,
+	fellows *reach.Fellows, log *slog.Logger) *introduce.Server {
 	return introduce.NewServer(introduce.Config{
 		Device:   device,
 		Sessions: o,
@@ -200,12 +255,61 @@ func newIntroduceServer(device *identity.Device, o *overlay.Overlay, joiner *joi
 		// A stranger may come in only where something is open to everybody.
 		Welcome: func(a identity.Address) bool {
 			c, known := book.Get(a)
-			return known && !c.Blocked || !known && (shares.public() || work.public())
+			_, inviting := owners.Invitation()
+			return known && !c.Blocked || !known && (shares.public() || work.public() || inviting)
 		},
-		Willing: func() bool { return keeper.State().Reachable },
-		Ticket:  func(a identity.Address) *relay.Ticket { return host.Ticket(a) },
-		Logger:  log,
+		Willing:     func() bool { return keeper.State().Reachable },
+		Ticket:      func(a identity.Address) *relay.Ticket { return host.Ticket(a) },
+		WelcomeNote: presence.Receive,
+		Told:        presence.Handle,
+		Left:        presence.Left,
+		Others:      func() []identity.Via { return others(fellows) },
+		Reachable:   func(a identity.Address, at []netip.AddrPort) { noteReachable(fellows, a, at) },
+		Seen:        func(a identity.Address) netip.AddrPort { return seenAt(o, a) },
+		Reach: func(ctx context.Context, back identity.Via) error {
+			if back.At.Addr().IsPrivate() || back.At.Addr().IsLoopback() || back.At.Addr().IsLinkLocalUnicast() {
+				return errInward
+			}
+			joiner.Remember(identity.Link{Address: back.Address, At: []netip.AddrPort{back.At}})
+			_, err := o.Session(ctx, back.Address)
+			return err
+		},
+		Logger: log,
 	})
+}
+
+// errInward says that somebody wanted this device to dial into its own network.
+var errInward = errors.New("it leads into this network")
+
+// others lists rendezvous for those who register here.
+func others(fellows *reach.Fellows) (list []identity.Via) {
+	for _, l := range fellows.Links() {
+		if len(list) < introduce.MaxOthers && len(l.At) > 0 {
+			list = append(list, identity.Via{Address: l.Address, At: l.At[0]})
+		}
+	}
+	return list
+}
+
+// noteReachable keeps that a device which registers here can be called itself:
+// others may want to register there.
+func noteReachable(fellows *reach.Fellows, a identity.Address, at []netip.AddrPort) {
+	for _, one := range at {
+		if one.Addr().IsGlobalUnicast() && !one.Addr().IsPrivate() {
+			fellows.Suggest(identity.Via{Address: a, At: one})
+			return
+		}
+	}
+}
+
+// seenAt is where a device's packets come from, if they come directly.
+func seenAt(o *overlay.Overlay, a identity.Address) netip.AddrPort {
+	if s := o.Current(a); s != nil {
+		if path := s.Peer().Path(); path.Kind == nat.KindDirect {
+			return path.Addr
+		}
+	}
+	return netip.AddrPort{}
 }
 
 // webPort is let out by networks that let out nothing else. It is taken only
@@ -240,15 +344,18 @@ func newHost(cfg config.Config, socket *nat.Socket, mux *stun.Mux, second second
 	})
 }
 
-func startOverlay(lc fx.Lifecycle, o *overlay.Overlay, joiner *join.Joiner, keeper *reach.Keeper, server *introduce.Server) {
+func startOverlay(lc fx.Lifecycle, o *overlay.Overlay, joiner *join.Joiner, keeper *reach.Keeper, server *introduce.Server,
+	arrived *arrivals, presence *people.Presence) {
+	arrived.tell = presence.Saw
 	o.Use(joiner)
 	keeper.Use(joiner, server.Epoch)
 	lc.Append(fx.StartStopHook(o.Start, o.Close))
 }
 
 // startJoining comes after the services: whoever is introduced finds them.
-func startJoining(lc fx.Lifecycle, joiner *join.Joiner, keeper *reach.Keeper) {
+func startJoining(lc fx.Lifecycle, joiner *join.Joiner, keeper *reach.Keeper, server *introduce.Server) {
 	lc.Append(fx.StopHook(joiner.Close))
+	lc.Append(fx.StartStopHook(server.Start, server.Close))
 	lc.Append(fx.StartStopHook(keeper.Start, keeper.Close))
 }
 
@@ -261,7 +368,8 @@ func startMapper(lc fx.Lifecycle, mapper *portmap.Mapper) {
 }
 
 // startWatch tells everybody when this machine's addresses or routes change.
-func startWatch(lc fx.Lifecycle, joiner *join.Joiner, keeper *reach.Keeper, log *slog.Logger) {
+func startWatch(lc fx.Lifecycle, joiner *join.Joiner, keeper *reach.Keeper, presence *people.Presence, lan *beacon.Beacon,
+	node *dht.Node, dir *directory.Directory, log *slog.Logger) {
 	watcher := netwatch.New(netwatch.Config{Logger: log})
 	stop, done := make(chan struct{}), make(chan struct{})
 	lc.Append(fx.StartStopHook(func() {
@@ -273,6 +381,14 @@ func startWatch(lc fx.Lifecycle, joiner *join.Joiner, keeper *reach.Keeper, log 
 				case <-watcher.Changed():
 					keeper.Moved()
 					joiner.Moved()
+					if lan != nil {
+						lan.Moved()
+					}
+					if node != nil {
+						node.Moved()
+					}
+					dir.Changed()
+					presence.Moved()
 				case <-stop:
 					return
 				}

@@ -60,6 +60,7 @@ func runAsAgent(text string) int {
 // loopback is the configuration of an agent for tests.
 func loopback(t *testing.T) config.Config {
 	cfg := config.Default()
+	cfg.Gateway, cfg.LAN, cfg.DHTNodes = "off", "off", []string{"none"}
 	cfg.State = t.TempDir()
 	cfg.Listen = "127.0.0.1:0"
 	cfg.Console = "off"

@@ -18,12 +18,18 @@ import (
 	"porchlight/agent/contacts"
 	"porchlight/agent/control"
 	"porchlight/agent/dialback"
+	"porchlight/agent/directory"
+	"porchlight/agent/forward"
 	"porchlight/agent/identity"
 	"porchlight/agent/introduce"
 	"porchlight/agent/join"
+	"porchlight/agent/mail"
 	"porchlight/agent/overlay"
+	"porchlight/agent/owner"
+	"porchlight/agent/people"
 	"porchlight/agent/public"
 	"porchlight/agent/reach"
+	"porchlight/agent/resolve"
 	"porchlight/agent/state"
 	"porchlight/agent/status"
 	"porchlight/agent/version"
@@ -32,17 +38,22 @@ import (
 )
 
 // startServices offers to peers what this device does for them.
-func startServices(lc fx.Lifecycle, o *overlay.Overlay, server *introduce.Server, knocker *dialback.Server, files *share.Handler, work *work) {
-	echo := &streams{overlay: o}
+func startServices(lc fx.Lifecycle, o *overlay.Overlay, server *introduce.Server, knocker *dialback.Server, files *share.Handler, work *work,
+	persons *owner.Handler, post *post, services *services, errands *directory.Errands) {
+	plain := &streams{overlay: o}
 	lc.Append(fx.StartStopHook(func() error {
 		return errors.Join(
 			o.Serve(introduce.Service, server),
 			o.Serve(dialback.Service, knocker),
+			o.Serve(directory.Service, errands),
+			o.Serve(owner.Service, persons),
+			o.Serve(mail.Service, post.mail.Handler()),
 			o.Serve(ShareService, files),
 			o.Serve(WorkService, work.donor),
-			echo.serve(control.PingService, echoStream),
+			plain.serve(forward.Service, services.server.Handle),
+			plain.serve(control.PingService, echoStream),
 		)
-	}, echo.wait))
+	}, plain.wait))
 }
 
 // streams serves plain streams until the overlay closes.
@@ -88,18 +99,11 @@ func echoStream(conn net.Conn) {
 }
 
 func newReporter(cfg config.Config, folder *state.Folder, socket *nat.Socket, o *overlay.Overlay, joiner *join.Joiner,
-	keeper *reach.Keeper, book *contacts.Book, shares *sharing, files *share.Handler, work *work, host *public.Host) (*status.Reporter, error) {
-	var s settings
-	if err := folder.ReadJSON(deviceFile, &s); err != nil {
-		return nil, err
-	}
-	name := cfg.Name
-	if s.Name != "" {
-		name = s.Name
-	}
+	keeper *reach.Keeper, book *contacts.Book, shares *sharing, files *share.Handler, work *work, host *public.Host,
+	owners *owner.Store, presence *people.Presence, requests *people.Requests, post *post, named *naming) *status.Reporter {
 	m := &mover{moving: files.Transfers, book: book}
 	return status.New(status.Config{
-		Name:      name,
+		Name:      named.name(),
 		Version:   version.String(),
 		Listen:    socket.LocalAddr().String(),
 		Overlay:   o,
@@ -110,11 +114,13 @@ func newReporter(cfg config.Config, folder *state.Folder, socket *nat.Socket, o 
 		Transfers: m.transfers,
 		Work:      work.status,
 		Relayed:   host.RelayedBytes,
-	}), nil
+		People:    reporting(book, owners, presence, requests, post),
+	})
 }
 
 func newControl(device *identity.Device, r *status.Reporter, o *overlay.Overlay, joiner *join.Joiner, keeper *reach.Keeper, book *contacts.Book,
-	shares *sharing, work *work, log *slog.Logger) *control.Server {
+	shares *sharing, work *work, requests *people.Requests, devices *devices, post *post, services *services, best *resolve.Resolver,
+	places whereabouts, log *slog.Logger) *control.Server {
 	return control.New(control.Config{
 		Address:  device.Address(),
 		Status:   r.Report,
@@ -124,6 +130,14 @@ func newControl(device *identity.Device, r *status.Reporter, o *overlay.Overlay,
 		Paths:    joiner,
 		Shares:   shares,
 		Work:     work,
+		Requests: askers{requests},
+		Devices:  devices,
+		Messages: post,
+		Services: services,
+		Best:     best.Device,
+		Lookup: func(ctx context.Context, link identity.Link, wish control.LookupWish) (api.Lookup, error) {
+			return lookUp(ctx, link, wish, best, places, o)
+		},
 		HangUp: func(a identity.Address) {
 			for s := o.Current(a); s != nil; s = o.Current(a) {
 				s.Close()
@@ -140,6 +154,22 @@ func startControl(lc fx.Lifecycle, folder *state.Folder, server *control.Server)
 	))
 }
 
+// lookUp finds the device of a link and tells where it is.
+func lookUp(ctx context.Context, link identity.Link, wish control.LookupWish, best *resolve.Resolver, places whereabouts, o *overlay.Overlay) (api.Lookup, error) {
+	device, err := best.Device(ctx, link)
+	if err != nil {
+		return api.Lookup{}, err
+	}
+	if s := o.Current(device); s != nil && !wish.NoSession && !wish.Fresh {
+		answer := api.Lookup{Address: device.String(), Source: "session", At: []string{}, Via: []string{}}
+		if path := s.Peer().Path(); path.Addr.IsValid() {
+			answer.At = append(answer.At, path.Addr.String())
+		}
+		return answer, nil
+	}
+	return places.where(ctx, device, wish.Fresh)
+}
+
 // passwordFile keeps the console's password record in the state folder.
 type passwordFile struct{ folder *state.Folder }
 
@@ -149,7 +179,8 @@ func (f passwordFile) Load() ([]byte, error)    { return f.folder.ReadFile(conso
 func (f passwordFile) Save(record []byte) error { return f.folder.WriteFile(consoleFile, record) }
 
 // newConsole returns nil if the console is off.
-func newConsole(h *held, cfg config.Config, folder *state.Folder, r *status.Reporter, server *control.Server, log *slog.Logger) (*console.Console, error) {
+func newConsole(h *held, cfg config.Config, folder *state.Folder, r *status.Reporter, server *control.Server, named *naming, presence *people.Presence,
+	log *slog.Logger) (*console.Console, error) {
 	if cfg.Console == "off" {
 		return nil, nil
 	}
@@ -167,6 +198,8 @@ func newConsole(h *held, cfg config.Config, folder *state.Folder, r *status.Repo
 				return err
 			}
 			r.SetName(name)
+			named.set(name)
+			presence.Announce()
 			return nil
 		},
 		Logger: log,

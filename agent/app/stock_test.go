@@ -45,6 +45,7 @@ func TestAConfiguredRelayIsAskedAtTheStart(t *testing.T) {
 
 func TestStunServersAreFoundByName(t *testing.T) {
 	cfg := config.Default()
+	cfg.Gateway, cfg.LAN, cfg.DHTNodes = "off", "off", []string{"none"}
 	cfg.STUN = []string{"stun:192.0.2.1", "stun:a.example:5", "stun:[2001:db8::1]:7"}
 	s, err := newSTUNServers(cfg, slog.New(slog.DiscardHandler))
 	if err != nil {

@@ -91,6 +91,9 @@ func TestEveryCommandNeedsTheAgentAndSaysSo(t *testing.T) {
 	args := map[string][]string{
 		"ping": {"bob"}, "ls": {"bob"}, "get": {"bob:/a/b"}, "put": {program, "bob:/a/"},
 		"contacts add": {"link", "bob"}, "contacts remove": {"bob"}, "contacts block": {"bob"}, "contacts unblock": {"bob"},
+		"contacts accept": {"bob"}, "contacts refuse": {"bob"}, "contacts hide": {"bob"}, "contacts show": {"bob"}, "lookup": {"bob"},
+		"devices join": {"code"}, "devices revoke": {"bob"}, "backup restore": {"abandon"}, "message": {"bob", "hello"},
+		"forward": {"bob:22"}, "pipe": {"bob:22"}, "expose": {"22"}, "unexpose": {"22"},
 		"shares add": {dir}, "shares remove": {"a"}, "jobs submit": {program, "--to", "bob"},
 	}
 	for _, cmd := range commands() {

@@ -38,6 +38,15 @@ func runAgent(c *call) error {
 		stun = append(stun, s)
 		return nil
 	})
+	dht := c.flags.String("dht", "", "on or off: the BitTorrent DHT as directory")
+	var nodes []string
+	c.flags.Func("dht-node", "IP:PORT of a node of the DHT to begin with, or none (repeatable)", func(s string) error {
+		nodes = append(nodes, s)
+		return nil
+	})
+	lan := c.flags.String("lan", "", "on or off: find devices in the same network")
+	gateway := c.flags.String("gateway", "", "address at which browsers here see what contacts serve, or off")
+	requests := c.flags.String("requests", "", "on or off: strangers may ask to become contacts")
 	loopback := c.flags.Bool("loopback", false, "meet agents on this same machine, for trying out")
 	if err := c.parse(0, 0); err != nil {
 		return err
@@ -57,6 +66,11 @@ func runAgent(c *call) error {
 	c.override(&cfg.Relay, "relay", *relay)
 	c.override(&cfg.RelayUser, "relay-user", *relayUser)
 	c.override(&cfg.RelayPasswordFile, "relay-password-file", *relayPassword)
+	c.override(&cfg.DHT, "dht", *dht)
+	c.override(&cfg.LAN, "lan", *lan)
+	c.override(&cfg.Gateway, "gateway", *gateway)
+	c.override(&cfg.Requests, "requests", *requests)
+	cfg.DHTNodes = append(cfg.DHTNodes, nodes...)
 	cfg.Bootstrap = append(cfg.Bootstrap, bootstrap...)
 	cfg.STUN = append(cfg.STUN, stun...)
 	cfg.Loopback = cfg.Loopback || *loopback
@@ -86,14 +100,15 @@ func listContacts(c *call) error {
 
 func addContact(c *call) error {
 	role := c.flags.String("role", "friend", "me, friend or none")
+	note := c.flags.String("note", "", "a word to them, so that they know who asks")
 	if err := c.parse(2, 2); err != nil {
 		return err
 	}
-	in := map[string]string{"link": c.args[0], "name": c.args[1], "role": *role}
+	in := map[string]string{"link": c.args[0], "name": c.args[1], "role": *role, "note": *note}
 	if err := c.client.do(c.ctx, http.MethodPost, "contacts", in, nil); err != nil {
 		return err
 	}
-	return c.print(in, func(w io.Writer) { fmt.Fprintf(w, "%s is a contact now\n", c.args[1]) })
+	return c.print(in, func(w io.Writer) { fmt.Fprintf(w, "%s is a contact now; they are asked to add you too\n", c.args[1]) })
 }
 
 func removeContact(c *call) error {

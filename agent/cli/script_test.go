@@ -32,7 +32,21 @@ func TestMain(m *testing.M) {
 	os.Setenv("GORACE", noLinger)
 	testscript.Main(m, map[string]func(){
 		"porchlight": func() { os.Exit(cli.Main(os.Args[1:], os.Stdout, os.Stderr)) },
+		"agent":      func() { os.Exit(cli.Main(quietRun(os.Args[1:]), os.Stdout, os.Stderr)) },
 	})
+}
+
+// quietRun turns "agent STATE [FLAGS]" into a porchlight run that disturbs
+// nobody: on loopback, without beacons, without nodes of the DHT outside, and
+// away from the ports that only one agent of a machine can have.
+func quietRun(args []string) []string {
+	if len(args) == 0 {
+		return []string{"run", "--help"}
+	}
+	return append([]string{
+		"run", "--state", args[0], "--listen", "127.0.0.1:0", "--loopback",
+		"--console", "off", "--gateway", "off", "--lan", "off", "--dht-node", "none",
+	}, args[1:]...)
 }
 
 // noLinger is the GORACE with which a program under the race detector ends at
@@ -55,6 +69,13 @@ func TestScripts(t *testing.T) {
 			"socket":  socket,
 			"refused": refused,
 			"typo":    typo,
+			"field":   field,
+			"mode":    mode,
+			"flip":    flip,
+			"echo":    startEcho,
+			"forward": startForward,
+			"talk":    talk,
+			"hangup":  hangUp,
 		},
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("GORACE", noLinger)

@@ -80,7 +80,9 @@ func contactTable(w io.Writer, list []api.Contact) {
 		case p.Blocked:
 			path = "blocked"
 		case !p.Online:
-			path = "off-line"
+			path = presenceWords(false, p.LastSeenUnixMS)
+		case p.Path == "":
+			path = "on-line"
 		default:
 			rtt = fmt.Sprintf("%.0f ms", p.RTTMS)
 		}
@@ -89,7 +91,7 @@ func contactTable(w io.Writer, list []api.Contact) {
 	t.Flush()
 	for i, row := range strings.SplitAfter(table.String(), "\n") {
 		io.WriteString(w, row)
-		if p := i - 1; p >= 0 && p < len(list) && list[p].Online && !list[p].Blocked {
+		if p := i - 1; p >= 0 && p < len(list) && list[p].Path != "" && !list[p].Blocked {
 			whyText(w, list[p].Reason, printable(list[p].Name))
 		}
 	}
@@ -129,19 +131,36 @@ func showID(c *call) error {
 
 func showLink(c *call) error {
 	code := c.flags.Bool("qr", false, "draw it as QR code")
+	person := c.flags.Bool("me", false, "the link of the owner, which leads to the best of their devices")
 	if err := c.parse(0, 0); err != nil {
 		return err
 	}
-	s, err := c.status()
+	link, err := c.link(*person)
 	if err != nil {
 		return err
 	}
 	if *code && !c.json {
-		if err := drawQR(c.out, s.Link); err != nil {
+		if err := drawQR(c.out, link); err != nil {
 			return err
 		}
 	}
-	return c.print(map[string]string{"link": s.Link}, func(w io.Writer) { fmt.Fprintln(w, s.Link) })
+	return c.print(map[string]string{"link": link}, func(w io.Writer) { fmt.Fprintln(w, link) })
+}
+
+// link returns that of this device, or of the person it belongs to.
+func (c *call) link(person bool) (string, error) {
+	if !person {
+		s, err := c.status()
+		return s.Link, err
+	}
+	var d api.Devices
+	if err := c.client.do(c.ctx, http.MethodGet, "devices", nil, &d); err != nil {
+		return "", err
+	}
+	if d.Owner == "" {
+		return "", errors.New("this device belongs to nobody yet; begin with: porchlight devices invite")
+	}
+	return d.Link, nil
 }
 
 // quietZone is the white border a reader needs, in modules (ISO/IEC 18004).
@@ -169,6 +188,29 @@ func module(code *qr.Code, x, y int) int {
 		return 1
 	}
 	return 0
+}
+
+// lookUp tells where a device is found, and who said so.
+func lookUp(c *call) error {
+	fresh := c.flags.Bool("fresh", false, "ask the directory although an answer is known")
+	noSession := c.flags.Bool("no-session", false, "pass over a connection that stands")
+	if err := c.parse(1, 1); err != nil {
+		return err
+	}
+	var l api.Lookup
+	path := fmt.Sprintf("lookup?peer=%s&fresh=%t&no_session=%t", url.QueryEscape(c.args[0]), *fresh, *noSession)
+	if err := c.client.do(c.ctx, http.MethodGet, path, nil, &l); err != nil {
+		return err
+	}
+	return c.print(l, func(w io.Writer) {
+		fmt.Fprintf(w, "%s\nfound by %s in %.1f ms\n", l.Address, l.Source, l.MS)
+		for _, at := range l.At {
+			fmt.Fprintf(w, "  at   %s\n", at)
+		}
+		for _, via := range l.Via {
+			fmt.Fprintf(w, "  via  %s\n", via)
+		}
+	})
 }
 
 func ping(c *call) error {

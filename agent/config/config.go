@@ -57,6 +57,21 @@ type Config struct {
 	// STUN lists servers that tell this device how it is seen, such as
 	// "stun:192.0.2.1:3478" (RFC 7064), beside its rendezvous; at most four.
 	STUN []string `json:"stun"`
+	// DHT says whether the device looks for others, and lets itself be found,
+	// through the BitTorrent mainline DHT: "on" or "off". Default: on.
+	DHT string `json:"dht"`
+	// DHTNodes lists nodes of it to begin with, "IP:PORT". Default: the few
+	// well-known ones of dht.go; ["none"] for none.
+	DHTNodes []string `json:"dht_nodes"`
+	// LAN says whether devices in the same network are found by beacons:
+	// "on" or "off". Default: on.
+	LAN string `json:"lan"`
+	// Gateway is where browsers on this machine see what contacts serve,
+	// "HOST:PORT", or "off". Default: 127.0.0.1:8461.
+	Gateway string `json:"gateway"`
+	// Requests says whether strangers who have the address may ask to become
+	// contacts: "on" or "off". Default: on.
+	Requests string `json:"requests"`
 	// TaskCommand is what starts a task's process, a program and its
 	// arguments; only a config file can say it. Default: this program. An
 	// agent that runs under an emulator names that emulator here:
@@ -76,6 +91,10 @@ func Default() Config {
 		Console:      "127.0.0.1:8460",
 		Reachability: reach.Auto,
 		LogLevel:     "info",
+		DHT:          "on",
+		LAN:          "on",
+		Gateway:      "127.0.0.1:8461",
+		Requests:     "on",
 		Name:         name,
 	}
 }
@@ -132,6 +151,19 @@ func (c Config) Check() error {
 		if err := checkHostPort(c.Console); err != nil {
 			errs = append(errs, fmt.Errorf("console: %w; use HOST:PORT or off", err))
 		}
+	}
+	if c.Gateway != "off" {
+		if err := checkHostPort(c.Gateway); err != nil {
+			errs = append(errs, fmt.Errorf("gateway: %w; use HOST:PORT or off", err))
+		}
+	}
+	for name, value := range map[string]string{"dht": c.DHT, "lan": c.LAN, "requests": c.Requests} {
+		if value != "on" && value != "off" {
+			errs = append(errs, fmt.Errorf("%s: %q is not on or off", name, value))
+		}
+	}
+	if _, err := c.Nodes(); err != nil {
+		errs = append(errs, err)
 	}
 	if _, err := c.Links(); err != nil {
 		errs = append(errs, err)

@@ -71,10 +71,22 @@ type Config struct {
 	Paths    Paths
 	Shares   Shares
 	Work     Work
+	Requests Requests
+	Devices  Devices
+	Messages Messages
+	Services Services
+	// Best chooses, of what a link names, the device to call: itself, or the
+	// best of a person's.
+	Best func(context.Context, identity.Link) (identity.Address, error)
+	// Lookup finds where a device is.
+	Lookup func(context.Context, identity.Link, LookupWish) (api.Lookup, error)
 	// HangUp ends the sessions with a device that was blocked.
 	HangUp func(identity.Address)
 	Logger *slog.Logger
 }
+
+// handler answers one request with a value that becomes JSON.
+type handler func(w http.ResponseWriter, r *http.Request) (any, error)
 
 // Server answers the API.
 type Server struct {
@@ -95,17 +107,21 @@ type Server struct {
 func New(cfg Config) *Server {
 	s := &Server{cfg: cfg, routes: http.NewServeMux(), local: http.NewServeMux()}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	handle := func(pattern string, h func(w http.ResponseWriter, r *http.Request) (any, error)) {
-		s.routes.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
-			r.Body = http.MaxBytesReader(w, r.Body, maxBody)
-			v, err := h(w, r)
-			reply(w, v, err)
-		})
+	on := func(mux *http.ServeMux) func(string, handler) {
+		return func(pattern string, h handler) {
+			mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+				r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+				v, err := h(w, r)
+				reply(w, v, err)
+			})
+		}
 	}
+	handle := on(s.routes)
 	handle("GET /api/v1/status", s.status)
 	handle("GET /api/v1/netcheck", s.netcheck)
 	handle("GET /api/v1/resolve", s.resolve)
 	handle("GET /api/v1/path", s.path)
+	handle("GET /api/v1/lookup", s.lookup)
 	handle("GET /api/v1/contacts", s.listContacts)
 	handle("POST /api/v1/contacts", s.addContact)
 	handle("DELETE /api/v1/contacts/{name}", s.removeContact)
@@ -115,7 +131,12 @@ func New(cfg Config) *Server {
 	handle("DELETE /api/v1/shares/{name}", s.removeShare)
 	handle("GET /api/v1/donate", s.donate)
 	handle("PUT /api/v1/donate", s.setDonate)
+	s.peopleRoutes(handle)
 	s.local.Handle("/", s.routes)
+	// Keys and whatever holds a connection are for the commands alone.
+	on(s.local)("GET /api/v1/owner/words", s.words)
+	on(s.local)("POST /api/v1/owner/restore", s.restore)
+	s.local.HandleFunc("POST /api/v1/forward", s.forward)
 	s.local.HandleFunc("GET /api/v1/ping", s.ping)
 	s.local.HandleFunc("GET /api/v1/dial", s.dial)
 	return s
@@ -206,17 +227,27 @@ func (s *Server) peer(r *http.Request) (identity.Link, error) {
 	return link, nil
 }
 
-func (s *Server) resolve(_ http.ResponseWriter, r *http.Request) (any, error) {
+// device finds the device a request is about: a person's best.
+func (s *Server) device(r *http.Request) (identity.Address, error) {
 	link, err := s.peer(r)
-	return map[string]identity.Address{"address": link.Address}, err
+	if err != nil {
+		return identity.Address{}, err
+	}
+	to, err := s.cfg.Best(r.Context(), link)
+	return to, unreached(err)
+}
+
+func (s *Server) resolve(_ http.ResponseWriter, r *http.Request) (any, error) {
+	address, err := s.device(r)
+	return map[string]identity.Address{"address": address}, err
 }
 
 func (s *Server) path(_ http.ResponseWriter, r *http.Request) (any, error) {
-	link, err := s.peer(r)
+	address, err := s.device(r)
 	if err != nil {
 		return nil, err
 	}
-	info := s.cfg.Paths.Info(link.Address)
+	info := s.cfg.Paths.Info(address)
 	return api.Path{Path: info.Path, Local: info.Local, Remote: info.Remote, Reason: info.Reason}, nil
 }
 
@@ -229,6 +260,7 @@ func (s *Server) addContact(_ http.ResponseWriter, r *http.Request) (any, error)
 		Link identity.Link `json:"link"`
 		Name string        `json:"name"`
 		Role string        `json:"role"`
+		Note string        `json:"note"`
 	}](r)
 	if err != nil {
 		return nil, err
@@ -241,14 +273,23 @@ func (s *Server) addContact(_ http.ResponseWriter, r *http.Request) (any, error)
 		return nil, errOwn
 	}
 	c, err := s.cfg.Contacts.Add(body.Link, body.Name, role)
-	if err == nil {
-		s.cfg.Paths.Prepare(body.Link)
+	if err != nil {
+		return nil, err
 	}
-	return c, err
+	s.cfg.Paths.Prepare(body.Link)
+	return c, s.cfg.Requests.Ask(c.Link, body.Note)
 }
 
 func (s *Server) removeContact(_ http.ResponseWriter, r *http.Request) (any, error) {
-	return nil, s.cfg.Contacts.Remove(r.PathValue("name"))
+	name := r.PathValue("name")
+	link, err := s.cfg.Contacts.Resolve(name)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.cfg.Contacts.Remove(name); err != nil {
+		return nil, err
+	}
+	return nil, s.cfg.Requests.Forget(link.Address)
 }
 
 func (s *Server) blockContact(_ http.ResponseWriter, r *http.Request) (any, error) {
@@ -260,8 +301,10 @@ func (s *Server) blockContact(_ http.ResponseWriter, r *http.Request) (any, erro
 	if err := s.cfg.Contacts.Block(name, blocked); err != nil || !blocked {
 		return nil, err
 	}
-	if link, err := s.cfg.Contacts.Resolve(name); err == nil {
-		s.cfg.HangUp(link.Address)
+	if c, err := s.contact(name); err == nil {
+		for _, device := range s.cfg.Contacts.Devices(c) {
+			s.cfg.HangUp(device)
+		}
 	}
 	return nil, nil
 }
@@ -299,12 +342,12 @@ func (s *Server) setDonate(_ http.ResponseWriter, r *http.Request) (any, error) 
 
 // dial turns the request into a stream to a service of a peer.
 func (s *Server) dial(w http.ResponseWriter, r *http.Request) {
-	link, err := s.peer(r)
+	to, err := s.device(r)
 	if err != nil {
 		reply(w, nil, err)
 		return
 	}
-	stream, err := s.cfg.Overlay.Dial(r.Context(), link.Address, r.URL.Query().Get("service"))
+	stream, err := s.cfg.Overlay.Dial(r.Context(), to, r.URL.Query().Get("service"))
 	if err != nil {
 		reply(w, nil, unreached(err))
 		return

@@ -119,9 +119,22 @@ func config(t *testing.T) Config {
 		Overlay: overlayFunc(func(context.Context, identity.Address, string) (net.Conn, error) {
 			return nil, errors.New("dialled without need")
 		}),
-		Paths:  &paths{},
-		Shares: shares{},
-		Work:   &donations{},
+		Paths:    &paths{},
+		Shares:   shares{},
+		Work:     &donations{},
+		Requests: &requests{},
+		Devices:  &household{},
+		Messages: &texts{},
+		Services: &exposed{},
+		Best: func(_ context.Context, l identity.Link) (identity.Address, error) {
+			if l.Address == nowhere {
+				return identity.Address{}, errors.New("no device answers")
+			}
+			return l.Address, nil
+		},
+		Lookup: func(_ context.Context, l identity.Link, w LookupWish) (api.Lookup, error) {
+			return api.Lookup{Address: l.Address.String(), Source: map[bool]string{true: "dht", false: "cache"}[w.Fresh]}, nil
+		},
 		HangUp: func(identity.Address) {},
 		Logger: slog.New(slog.DiscardHandler),
 	}

@@ -39,12 +39,17 @@ func (s *Server) ping(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	began := time.Now()
-	rtt, err := s.echo(ctx, link.Address)
+	to, err := s.cfg.Best(ctx, link)
 	if err != nil {
 		reply(w, nil, unreached(err))
 		return
 	}
-	p := pinger{s: s, w: w, to: link.Address, began: began, first: time.Since(began), rtt: rtt}
+	rtt, err := s.echo(ctx, to)
+	if err != nil {
+		reply(w, nil, unreached(err))
+		return
+	}
+	p := pinger{s: s, w: w, to: to, began: began, first: time.Since(began), rtt: rtt}
 	p.follow(ctx, r.URL.Query().Get("until_direct") == "true")
 }
 

@@ -48,6 +48,9 @@ func (c coded) Unwrap() error { return c.error }
 // Invalid marks an error of who asked: what was asked for cannot be.
 func Invalid(err error) error { return coded{err, http.StatusBadRequest, "invalid"} }
 
+// NotAllowed marks an error about something that this device may not do.
+func NotAllowed(err error) error { return coded{err, http.StatusForbidden, "not_allowed"} }
+
 // NotFound marks an error about something that does not exist.
 func NotFound(err error) error { return coded{err, http.StatusNotFound, "not_found"} }
 

@@ -12,6 +12,7 @@ import (
 	"porchlight/agent/identity"
 	"porchlight/agent/join"
 	"porchlight/agent/overlay"
+	"porchlight/agent/people"
 	"porchlight/agent/reach"
 )
 
@@ -28,6 +29,21 @@ type Config struct {
 	Transfers func() []api.Transfer
 	Work      func() api.Work
 	Relayed   func() int64
+	People    People
+}
+
+// People is what is known of contacts beyond the sessions with them.
+type People struct {
+	// Owner is whose this device is, zero if nobody's.
+	Owner    func() identity.Address
+	Requests func() []api.Request
+	// Standing says where the owner stands with a contact.
+	Standing func(contact identity.Address) string
+	// Devices lists those of a contact, Seen says what is known of one.
+	Devices func(contacts.Contact) []identity.Address
+	Seen    func(device identity.Address) people.Seen
+	// Unread counts the messages of a contact that were not read.
+	Unread func(contact identity.Address) int
 }
 
 // Reporter makes snapshots.
@@ -86,6 +102,8 @@ func (r *Reporter) Report() api.Status {
 		Link:          r.cfg.Keeper.Link().String(),
 		RSSBytes:      residentBytes(),
 		UptimeMS:      time.Since(r.began).Milliseconds(),
+		Owner:         r.cfg.People.Owner().String(),
+		Requests:      r.cfg.People.Requests(),
 		Contacts:      []api.Contact{},
 		Helpers:       r.helpers(),
 		Transfers:     r.cfg.Transfers(),
@@ -116,26 +134,70 @@ func (r *Reporter) helpers() []api.Helper {
 	return helpers
 }
 
+// contact tells what is known of a contact: of a person, by way of the device
+// that packets reach best.
 func (r *Reporter) contact(c contacts.Contact) api.Contact {
 	out := api.Contact{
-		Name:    c.Name,
-		Address: c.Link.Address.String(),
-		Role:    string(c.Role),
-		Blocked: c.Blocked,
+		Name:     c.Name,
+		Address:  c.Link.Address.String(),
+		Role:     string(c.Role),
+		Blocked:  c.Blocked,
+		Hidden:   c.Hidden,
+		Standing: r.cfg.People.Standing(c.Link.Address),
+		Unread:   r.cfg.People.Unread(c.Link.Address),
+		Devices:  []api.Member{},
 	}
-	if s := r.cfg.Overlay.Current(c.Link.Address); s != nil {
-		out.Online = true
-		out.RTTMS = float64(s.RTT().Microseconds()) / 1000
-		info := r.cfg.Joiner.Info(c.Link.Address)
-		out.Path, out.Local, out.Remote, out.Reason = info.Path, info.Local, info.Remote, info.Reason
+	for _, device := range r.cfg.People.Devices(c) {
+		m := r.member(device)
+		out.Devices = append(out.Devices, m)
+		out.Online = out.Online || m.Online
+		out.LastSeenUnixMS = max(out.LastSeenUnixMS, m.LastSeenUnixMS)
+		r.path(&out, device)
+		r.addTraffic(&out, device)
+	}
+	return out
+}
+
+// member tells what is known of one device. Who has a session is there.
+func (r *Reporter) member(device identity.Address) api.Member {
+	seen := r.cfg.People.Seen(device)
+	m := api.Member{Address: device.String(), Name: seen.Name, Online: seen.Online, LastSeenUnixMS: unixMS(seen.LastSeen)}
+	if r.cfg.Overlay.Current(device) != nil {
+		m.Online = true
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if m := r.seen[c.Link.Address]; m != nil {
-		out.SentBytes, out.ReceivedBytes = m.sent+m.lastSent, m.received+m.lastReceived
-		out.LastSeenUnixMS = unixMS(m.lastSeen)
+	if meter := r.seen[device]; meter != nil {
+		m.LastSeenUnixMS = max(m.LastSeenUnixMS, unixMS(meter.lastSeen))
 	}
-	return out
+	return m
+}
+
+// path fills in how packets reach a contact, if this device of it is reached
+// better than those before.
+func (r *Reporter) path(out *api.Contact, device identity.Address) {
+	s := r.cfg.Overlay.Current(device)
+	if s == nil || out.Path == direct {
+		return
+	}
+	info := r.cfg.Joiner.Info(device)
+	if out.Path != "" && info.Path != direct {
+		return
+	}
+	out.Path, out.Local, out.Remote, out.Reason = info.Path, info.Local, info.Remote, info.Reason
+	out.RTTMS = float64(s.RTT().Microseconds()) / 1000
+}
+
+// direct is the path that is better than any other.
+const direct = "direct"
+
+func (r *Reporter) addTraffic(out *api.Contact, device identity.Address) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if m := r.seen[device]; m != nil {
+		out.SentBytes += m.sent + m.lastSent
+		out.ReceivedBytes += m.received + m.lastReceived
+	}
 }
 
 // measure reads the counters of all sessions.

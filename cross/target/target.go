@@ -54,9 +54,11 @@ type Budget struct {
 
 const megabyte = 1_000_000
 
-// smallFlash is the budget of routers with 16 MB of flash: the whole agent
-// below the smallest build of its largest peer.
-var smallFlash = Budget{Raw: 16 * megabyte, XZ: 4 * megabyte}
+// smallFlash is the budget of routers with 16 MB of flash, where the program
+// lies in a squashfs image: what counts is the size after xz. The raw size,
+// which pages through memory as it is used, was 16 MB until people, their
+// directory and their messages came; see RATIONALE.md.
+var smallFlash = Budget{Raw: 17_500_000, XZ: 4 * megabyte}
 
 const (
 	// mipsFlags: o32 ABI, MIPS32 revision 1, calls through $t9 (cpic).
