@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"porchlight/nat/natlab"
 )
@@ -32,14 +33,15 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		return fmt.Errorf("say what to show: demo, matrix or recovery")
+		return fmt.Errorf("say what to show: demo, matrix, recovery, people or idle")
 	}
 	flags := flag.NewFlagSet(args[0], flag.ContinueOnError)
-	short := flags.Bool("short", false, "matrix: only the essential kinds; recovery: half of the table")
+	short := flags.Bool("short", false, "matrix: only the essential kinds; recovery: half of the table; people: three of the twelve are switched off")
 	once := flags.Bool("once", false, "demo: end after the report instead of keeping the console open")
 	only := flags.String("kinds", "", "matrix: these kinds, with commas in between, instead of the published ones; or all")
 	repeat := flags.Int("repeat", 1, "matrix: rounds, each in a new laboratory")
 	beside := flags.Bool("peers", false, "matrix: let pion/ice with coturn meet between the same kinds, after each round")
+	watched := flags.Duration("for", 10*time.Minute, "idle: how long to listen")
 	out := flags.String("out", "lab-out", "folder for logs and captures")
 	if err := flags.Parse(args[1:]); err != nil {
 		return err
@@ -63,8 +65,12 @@ func run(ctx context.Context, args []string) error {
 		return matrix(ctx, os.Stdout, dir, program, options{kinds: kinds, repeat: *repeat, peers: *beside})
 	case "recovery":
 		return recovery(ctx, os.Stdout, dir, program, natlab.PortRestricted, *short)
+	case "people":
+		return people(ctx, os.Stdout, dir, program, *short)
+	case "idle":
+		return idleReport(ctx, os.Stdout, dir, program, *watched)
 	}
-	return fmt.Errorf("unknown word %q: demo, matrix or recovery", args[0])
+	return fmt.Errorf("unknown word %q: demo, matrix, recovery, people or idle", args[0])
 }
 
 // chosen are the kinds a matrix is asked for.

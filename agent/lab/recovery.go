@@ -37,6 +37,7 @@ type couple struct {
 	world                *world
 	attic, cabin         *agent
 	atticHost, cabinHost *natlab.Host
+	elsewhere            *natlab.Host // a home of another kind
 	sha256               string
 	gets                 int
 }
@@ -61,6 +62,7 @@ var incidents = []incident{
 	{"router off for 3 s, fetching side", false, func(ctx context.Context, c *couple) error { return c.atticHost.Reboot(ctx, 3*time.Second) }},
 	{"interface swapped, fetching side", false, func(_ context.Context, c *couple) error { return c.atticHost.SwapLAN() }},
 	{"interface swapped, serving side", true, func(_ context.Context, c *couple) error { return c.cabinHost.SwapLAN() }},
+	{"carried to another home, serving side", false, func(_ context.Context, c *couple) error { return c.cabinHost.MoveTo(c.elsewhere) }},
 	{"asleep for 60 s, NAT forgotten", true, func(ctx context.Context, c *couple) error {
 		if err := c.cabin.process.Process.Signal(syscall.SIGSTOP); err != nil {
 			return err
@@ -138,6 +140,9 @@ func newCouple(ctx context.Context, w *world, kind natlab.Kind) (*couple, error)
 		return nil, err
 	}
 	if err := c.atticHost.Limit(recoverySpeed); err != nil {
+		return nil, err
+	}
+	if c.elsewhere, err = w.lab.Home("elsewhere", natlab.FullCone); err != nil {
 		return nil, err
 	}
 	share := filepath.Join(w.dir, "films")
