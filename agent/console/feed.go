@@ -186,6 +186,20 @@ func steadyContacts(last, now []api.Contact) []api.Contact {
 		if n.Online && l.Online { // "last seen" is not shown of somebody who is here
 			n.LastSeenUnixMS = l.LastSeenUnixMS
 		}
+		n.Devices = steadyMembers(l.Devices, n.Devices)
+	}
+	return out
+}
+
+func steadyMembers(last, now []api.Member) []api.Member {
+	if len(last) != len(now) {
+		return now
+	}
+	out := append([]api.Member{}, now...)
+	for i := range out {
+		if last[i].Address == out[i].Address && last[i].Online && out[i].Online {
+			out[i].LastSeenUnixMS = last[i].LastSeenUnixMS
+		}
 	}
 	return out
 }

@@ -48,7 +48,8 @@ func (d *device) change(f func(*api.Status)) {
 func withContact() api.Status {
 	st := testStatus()
 	st.CheckedUnixMS = 1_700_000_000_000
-	st.Contacts = []api.Contact{{Name: "Alice", Address: "a", Online: true, Path: "direct", RTTMS: 18, SentBytes: 5e6}}
+	st.Contacts = []api.Contact{{Name: "Alice", Address: "a", Online: true, Path: "direct", RTTMS: 18, SentBytes: 5e6,
+		Devices: []api.Member{{Address: "a1", Online: true}, {Address: "a2"}}}}
 	st.Helpers = []api.Helper{{Address: "h", Online: true, RTTMS: 40}}
 	return st
 }
@@ -69,6 +70,11 @@ func TestVisibleChanges(t *testing.T) {
 		{"round trip grows", func(s *api.Status) { s.Contacts[0].RTTMS = 21 }, true},
 		{"round trip is lost", func(s *api.Status) { s.Contacts[0].RTTMS = 0 }, true},
 		{"seen again", func(s *api.Status) { s.Contacts[0].LastSeenUnixMS += 9e3 }, false},
+		{"its device seen again", func(s *api.Status) { s.Contacts[0].Devices[0].LastSeenUnixMS += 9e3 }, false},
+		{"its device goes", func(s *api.Status) { s.Contacts[0].Devices[0].Online = false }, true},
+		{"its other device seen", func(s *api.Status) { s.Contacts[0].Devices[1].LastSeenUnixMS += 9e3 }, true},
+		{"a request comes", func(s *api.Status) { s.Requests = []api.Request{{Name: "Eve"}} }, true},
+		{"a message comes", func(s *api.Status) { s.Contacts[0].Unread++ }, true},
 		{"path changes", func(s *api.Status) { s.Contacts[0].Path = "relay" }, true},
 		{"contact is renamed", func(s *api.Status) { s.Contacts[0].Name = "Al" }, true},
 		{"contact is replaced", func(s *api.Status) { s.Contacts[0].Address = "b" }, true},

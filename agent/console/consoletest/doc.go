@@ -8,9 +8,14 @@
 //
 //	stdin ─▶ scene ─▶ api.Status, api.Netcheck ─▶ console ─▶ browser
 //
+// Changes that the page makes hold until the program ends.
+//
 // Commands: "verdict CODE", "doubt on|off", "router [ADDRESS [NAME]]", "rtt MS",
 // "people some|none|hostile", "idle", "busy", "step" (transfers move on by a
-// tenth).
+// tenth), "ask some|hostile" (a request comes), "owner here|elsewhere|none",
+// "join" (a device accepts the invitation), "presence NAME on|off", "arrive
+// NAME" (another contact), "write NAME TEXT" (a message comes), "state NAME
+// STATE" (of the last message sent).
 //
 // # Caveats
 //

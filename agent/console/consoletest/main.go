@@ -80,6 +80,10 @@ type scene struct {
 	mu     sync.Mutex
 	st     api.Status
 	router api.Router
+
+	devices api.Devices
+	said    map[string][]api.Message // by address
+	lastID  int
 }
 
 const own = "q7mz4tj2kaewx5hnvr3ob6dsy4pcgulf2ie5ywqa3hktn7vxob6mzrcd"
@@ -106,6 +110,7 @@ func newScene() *scene {
 	}
 	s.router = api.Router{Address: "192.168.1.1", Settled: true}
 	s.people("some")
+	s.own(true)
 	s.transfers()
 	return s
 }
@@ -122,6 +127,7 @@ func (s *scene) snapshot() api.Status {
 		st.CheckedUnixMS = 0
 	}
 	st.Contacts = append([]api.Contact(nil), s.st.Contacts...)
+	st.Requests = append([]api.Request{}, s.st.Requests...)
 	st.Transfers = append([]api.Transfer(nil), s.st.Transfers...)
 	return st
 }
@@ -130,7 +136,7 @@ func (s *scene) obey(words []string) error {
 	if len(words) == 0 {
 		return errors.New("empty command")
 	}
-	words = append(words, "")
+	words = append(words, "", "")
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch words[0] {
@@ -159,7 +165,7 @@ func (s *scene) obey(words []string) error {
 	case "step":
 		s.step()
 	default:
-		return fmt.Errorf("unknown command %q", words[0])
+		return s.obeyPeople(words)
 	}
 	return nil
 }
@@ -167,7 +173,7 @@ func (s *scene) obey(words []string) error {
 func (s *scene) people(kind string) {
 	switch kind {
 	case "none":
-		s.st.Contacts = nil
+		s.st.Contacts, s.said = nil, map[string][]api.Message{}
 	case "hostile":
 		s.st.Contacts = []api.Contact{{
 			Name:    "\u202e<img src=x onerror=alert(1)>" + strings.Repeat("W", 80),
@@ -175,28 +181,7 @@ func (s *scene) people(kind string) {
 		}}
 	default:
 		s.st.Contacts = somePeople()
-	}
-}
-
-func somePeople() []api.Contact {
-	ago := func(d time.Duration) int64 { return time.Now().Add(-d).UnixMilli() }
-	return []api.Contact{
-		{Name: "Alice", Address: address('a'), Role: "friend", Online: true, Path: "direct", RTTMS: 18.2,
-			Local: "srflx 44.128.0.7:41641", Remote: "srflx 44.130.0.9:52011",
-			LastSeenUnixMS: ago(0), SentBytes: 182e7, ReceivedBytes: 41e6},
-		{Name: "Bob’s Pi", Address: address('b'), Role: "friend", Online: true, Path: "relay", RTTMS: 91.7,
-			Local: "relay 44.128.0.2:4001", Remote: "relay 44.128.0.2:50112", Reason: api.UDPBlockedThere,
-			LastSeenUnixMS: ago(0), SentBytes: 23e6, ReceivedBytes: 88e5},
-		{Name: "Cabin box", Address: address('c'), Role: "me", LastSeenUnixMS: ago(49 * time.Hour),
-			SentBytes: 4120, ReceivedBytes: 988},
-		{Name: "Grandma’s router", Address: address('g'), Role: "friend", Online: true, Path: "direct", RTTMS: 41,
-			Local: "host 192.168.1.23:41641", Remote: "host 44.128.0.2:4001",
-			LastSeenUnixMS: ago(0), SentBytes: 14e8, ReceivedBytes: 11e8},
-		{Name: "Ida", Address: address('i'), Role: "friend", Online: true, Reason: api.Trying, LastSeenUnixMS: ago(0)},
-		{Name: "Tree house", Address: address('t'), LastSeenUnixMS: ago(5 * 24 * time.Hour)},
-		{Name: "Workshop Pi", Address: address('w'), Role: "me", Online: true, Path: "direct", RTTMS: 0.8,
-			Local: "host 192.168.1.23:41641", Remote: "host 192.168.1.40:41641",
-			LastSeenUnixMS: ago(0), SentBytes: 61e9, ReceivedBytes: 2e9},
+		s.talk()
 	}
 }
 

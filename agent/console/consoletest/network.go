@@ -15,6 +15,7 @@ func (s *scene) routes() http.Handler {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(s.netcheck()) // the reader has gone: nobody to tell
 	})
+	s.peopleRoutes(mux)
 	return mux
 }
 

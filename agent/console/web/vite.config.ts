@@ -1,7 +1,8 @@
 import { defineConfig } from 'vite'
 
-// The page is one script, one stylesheet and a few signs; build/pack.mjs
-// compresses what this leaves in .build and puts it into ../dist.
+// The console is one script, a second for the page about people, one stylesheet
+// and a few signs; build/pack.mjs compresses what this leaves in .build and
+// puts it into ../dist.
 export default defineConfig({
   base: '/',
   publicDir: false,
@@ -12,7 +13,7 @@ export default defineConfig({
     target: 'es2021',
     assetsInlineLimit: 0, // the content policy knows no data: addresses
     cssCodeSplit: false,
-    modulePreload: { polyfill: false },
+    modulePreload: false,
     reportCompressedSize: false,
   },
 })

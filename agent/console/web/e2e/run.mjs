@@ -6,6 +6,7 @@ import { mkdirSync, readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { join } from 'node:path'
 import { launch } from './browser.mjs'
+import { peopleTests } from './people.mjs'
 import { buildServer, scratch, startServer } from './server.mjs'
 
 const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
@@ -201,6 +202,8 @@ const tests = {
     await server.say('people some')
     await page.getByRole('button', { name: /Alice/ }).waitFor()
   },
+
+  ...peopleTests({ page, say: (command) => server.say(command), check, heading, both }),
 
   async 'the look is kept'() {
     const dark = () => page.evaluate(() => getComputedStyle(document.body).backgroundColor)

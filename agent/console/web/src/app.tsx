@@ -2,7 +2,10 @@ import { useCallback, useEffect, useReducer, useState } from 'preact/hooks'
 import { logOut, session } from './entry'
 import type { Session } from './entry'
 import { clock } from './format'
-import { Frame } from './frame'
+import { useBegun, useDevices, useVanish } from './desk'
+import type { Desk } from './desk'
+import { Frame, usePage } from './frame'
+import type { PageName } from './frame'
 import { Closed, FirstRun, LightOn, LogIn } from './gate'
 import { Home } from './home'
 import { HowSheet } from './advice'
@@ -10,8 +13,12 @@ import { useTab } from './lamp'
 import { backOff, connect, nothing, reduce } from './live'
 import type { Event, Live } from './live'
 import { netcheck } from './netcheck'
+import { PeoplePage } from './lazy'
 import { copyText, ShareDialog } from './share'
+import type { Copy, Own } from './share'
 import { Sign } from './signs'
+import { focusOn, useToast } from './toast'
+import { Trouble } from './trouble'
 import { verdictOf } from './verdict'
 import type { RouterPage } from './verdict'
 import { fill, words } from './words'
@@ -47,32 +54,39 @@ function useSession() {
 // Blank is the page before the first answer: what index.html holds.
 function Blank() {
   return (
-    <Frame lamp="check" name={words.product} state={words.lamp.check.bar} version="" logOut={() => {}}>
+    <Frame lamp="check" name={words.product} state={words.lamp.check.bar} version="" page="home" news={0} logOut={() => {}}>
       <section class="panel verdict first" aria-busy="true" />
     </Frame>
   )
 }
 
-const toastMS = 6000
 const longAwayMS = 60_000
 
 function Inside({ fresh, settled, loggedOut }: { fresh: boolean; settled: () => void; loggedOut: () => void }) {
   const [live, tell] = useReducer(reduce, nothing)
   const [sharing, setSharing] = useState(false)
   const [showing, setShowing] = useState<RouterPage | null>(null)
-  const { toast, say } = useToast()
+  const page = usePage(() => focusOn('main'))
+  const { toast, show } = useToast()
+  const { status: s, vanish, fail, trouble, clear } = useVanish(live.status, show)
+  const { begun, begin } = useBegun()
+  const devices = useDevices(s, page === 'people', begun.code !== null)
   const now = useClock()
   useEffect(() => connect({ event: tell, loggedOut }), [])
   useNetcheck(live, showing !== null, tell)
-  const copy = async (link: string) => say((await copyText(link)) ? words.share.copied : words.share.notCopied)
+  const copy = async (text: string, done = words.share.copied) => show({ say: (await copyText(text)) ? done : words.share.notCopied })
   const leave = () => logOut().then(loggedOut, loggedOut)
 
-  if (fresh) return <><LightOn status={live.status} copy={copy} home={settled} />{toast}</>
-  const s = live.status
+  if (fresh) return <><LightOn status={s} copy={copy} home={settled} />{toast}</>
+  // To others the owner's link is given: it leads to the best of the devices.
+  const own = { link: devices.devices?.link || s?.link || '', address: devices.devices?.owner || s?.address || '' }
   return (
     <>
-      <Page live={live} now={now} copy={copy} share={() => setSharing(true)} how={setShowing} leave={leave} />
-      {sharing && s && <ShareDialog link={s.link} address={s.address} copy={copy} close={() => setSharing(false)} />}
+      <Page
+        page={page} live={{ ...live, status: s }} now={now} own={own} desk={{ show, vanish, fail, begun, begin, ...devices }}
+        copy={copy} share={() => setSharing(true)} how={setShowing} leave={leave} trouble={trouble} clear={clear}
+      />
+      {sharing && s && <ShareDialog link={own.link} address={own.address} copy={copy} close={() => setSharing(false)} />}
       {showing && s && <HowSheet of={verdictOf(s, live.netcheck)} router={showing} close={() => setShowing(null)} />}
       {toast}
     </>
@@ -80,15 +94,20 @@ function Inside({ fresh, settled, loggedOut }: { fresh: boolean; settled: () => 
 }
 
 type PageProps = {
+  page: PageName
   live: Live
   now: number
-  copy: (link: string) => void
+  own: Own
+  desk: Desk
+  copy: Copy
   share: () => void
   how: (router: RouterPage) => void
   leave: () => void
+  trouble: string
+  clear: () => void
 }
 
-function Page({ live, now, copy, share, how, leave }: PageProps) {
+function Page({ page, live, now, own, desk, copy, share, how, leave, trouble, clear }: PageProps) {
   const s = live.status
   const lamp = s ? verdictOf(s).lamp : 'check'
   const name = s?.name || words.product
@@ -98,12 +117,16 @@ function Page({ live, now, copy, share, how, leave }: PageProps) {
   // With the words for the network come those of the verdict: nothing is
   // shown that the next answer would push away.
   const ready = live.netcheck !== undefined
+  const news = s ? s.requests.length + s.contacts.filter((c) => !c.blocked && c.unread > 0).length : 0
   return (
-    <Frame lamp={lamp} name={name} state={words.lamp[lamp].bar} version={ready && s ? s.version : ''} logOut={leave}>
+    <Frame lamp={lamp} name={name} state={words.lamp[lamp].bar} version={ready && s ? s.version : ''} page={page} news={news} logOut={leave}>
       {away && <Away since={live.awaySince} seen={live.at} name={name} now={now} />}
-      {s && ready
-        ? <Home live={live} status={s} netcheck={live.netcheck ?? null} now={now} copy={copy} share={share} how={how} />
-        : <section class="panel verdict first" aria-busy="true" />}
+      {trouble && <Trouble close={clear}>{trouble}</Trouble>}
+      {page === 'people' && s && <PeoplePage status={s} own={own} now={now} desk={desk} copy={copy} share={share} />}
+      {page === 'home' && (s && ready
+        ? <Home live={live} status={s} netcheck={live.netcheck ?? null} own={own} now={now} copy={copy} share={share} how={how} />
+        : <section class="panel verdict first" aria-busy="true" />)}
+      {page === 'people' && !s && <section class="panel verdict first" aria-busy="true" />}
     </Frame>
   )
 }
@@ -157,16 +180,4 @@ function useClock(): number {
     return () => clearInterval(timer)
   }, [])
   return now
-}
-
-// useToast shows one sentence at a time, for six seconds.
-function useToast() {
-  const [text, set] = useState('')
-  useEffect(() => {
-    if (!text) return
-    const timer = setTimeout(() => set(''), toastMS)
-    return () => clearTimeout(timer)
-  }, [text])
-  const toast = <div class="toasts" role="status">{text && <div class="toast">{text}</div>}</div>
-  return { toast, say: set }
 }

@@ -65,6 +65,13 @@ export function countdown(ms: number): string {
   return Math.ceil(s / 60) + nb + 'min'
 }
 
+// timeLeft is exact to the second throughout: "9 min 12 s".
+export function timeLeft(ms: number): string {
+  const s = Math.ceil(Math.max(0, ms) / 1000)
+  const rest = (s % 60) + nb + 's'
+  return s < 60 ? rest : Math.floor(s / 60) + nb + 'min ' + rest
+}
+
 // Checks that confirm a verdict are told once a minute at most.
 const justNow = 65e3
 const week = 7 * 86400e3
@@ -80,6 +87,13 @@ export function ago(unixMS: number, nowMS: number): string {
 // clock: the time of day, "22:41".
 export function clock(unixMS: number): string {
   return new Date(unixMS).toLocaleTimeString('en', { hour: '2-digit', minute: '2-digit', hourCycle: 'h23' })
+}
+
+// stamp: the time of day, and the date of what is not of today.
+export function stamp(unixMS: number, nowMS: number): string {
+  const day = (ms: number) => new Date(ms).toDateString()
+  if (day(unixMS) === day(nowMS)) return clock(unixMS)
+  return new Date(unixMS).toLocaleDateString('en', { day: 'numeric', month: 'short' }) + ', ' + clock(unixMS)
 }
 
 // addressGroups splits an address into eight groups of seven.

@@ -1,9 +1,10 @@
 import type { ComponentChildren } from 'preact'
-import { useEffect, useState } from 'preact/hooks'
+import { useEffect, useRef, useState } from 'preact/hooks'
 import { Lamp } from './lamp'
 import { Sign } from './signs'
+import { focusOn } from './toast'
 import type { LampState } from './verdict'
-import { words } from './words'
+import { fill, plural, words } from './words'
 import { Name } from './words/rich'
 
 type Props = {
@@ -11,24 +12,26 @@ type Props = {
   name: string
   state: string
   version: string
+  page: PageName
+  news: number // how many requests and talks nobody has looked at
   logOut: () => void
   children: ComponentChildren
 }
 
 // Frame is top bar and bottom tabs on a phone, one rail from 900 px.
-export function Frame({ lamp, name, state, version, logOut, children }: Props) {
+export function Frame({ lamp, name, state, version, page, news, logOut, children }: Props) {
   return (
     <>
-      <a class="skip" href="#main">{words.skip}</a>
+      <a class="skip" href="#main" onClick={skip}>{words.skip}</a>
       <div class="rail">
         <header class="bar">
           <Lamp state={lamp} height={34} />
           <span class="where"><b><Name of={name} /></b><small>{state}</small></span>
         </header>
-        <Tabs />
+        <Tabs page={page} news={news} />
         {version && <footer class="rail-foot small"><About version={version} logOut={logOut} /></footer>}
       </div>
-      <main id="main">
+      <main id="main" tabIndex={-1}>
         {children}
         {version && (
           <section class="sec only-narrow" aria-label={words.console.title}>
@@ -41,26 +44,49 @@ export function Frame({ lamp, name, state, version, logOut, children }: Props) {
   )
 }
 
-const tabs = [['home', 'main'], ['people', 'people'], ['qr', 'address']] as const
-const labels = { main: words.tabs.home, people: words.tabs.people, address: words.tabs.address }
+const tabs = ['home', 'people'] as const
 
-function useHash(): string {
-  const [hash, setHash] = useState(location.hash)
+export type PageName = (typeof tabs)[number]
+
+// skip goes to the content; the address keeps naming the page.
+function skip(e: Event) {
+  e.preventDefault()
+  focusOn('main')
+}
+
+const pageOf = (hash: string): PageName => (hash === '#people' ? 'people' : 'home')
+
+// usePage follows the address; arrived is called on each later change.
+export function usePage(arrived: () => void): PageName {
+  const [page, set] = useState(() => pageOf(location.hash))
   useEffect(() => {
-    const read = () => setHash(location.hash)
+    const read = () => set(pageOf(location.hash))
     addEventListener('hashchange', read)
     return () => removeEventListener('hashchange', read)
   }, [])
-  return hash.slice(1)
+  const first = useRef(true)
+  useEffect(() => {
+    if (!first.current) {
+      scrollTo(0, 0)
+      arrived()
+    }
+    first.current = false
+  }, [page])
+  return page
 }
 
-function Tabs() {
-  const hash = useHash()
+function Tabs({ page, news }: { page: PageName; news: number }) {
   return (
     <nav class="tabs" aria-label={words.pages}>
-      {tabs.map(([sign, id]) => (
-        <a key={id} href={'#' + id} aria-current={(Object.hasOwn(labels, hash) ? hash : 'main') === id ? 'location' : undefined}>
-          <Sign of={sign} />{labels[id]}
+      {tabs.map((name) => (
+        <a key={name} href={'#' + name} aria-current={page === name ? 'page' : undefined}>
+          <Sign of={name} />
+          <span>
+            {words.tabs[name]}
+            {name === 'people' && news > 0 && (
+              <> <b class="count" aria-hidden="true">{news}</b><span class="vh">{fill(plural(words.tabNews, news), { n: news })}</span></>
+            )}
+          </span>
         </a>
       ))}
     </nav>

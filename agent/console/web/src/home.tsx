@@ -4,9 +4,9 @@ import { Lamp } from './lamp'
 import type { Live } from './live'
 import type { Door, Netcheck } from './netcheck'
 import { NowList } from './now'
-import { People } from './people'
+import { Asked, People } from './people'
 import { ShareCard } from './share'
-import type { Copy } from './share'
+import type { Copy, Own } from './share'
 import { Sign } from './signs'
 import type { Share, Status } from './status'
 import { Street } from './street'
@@ -23,20 +23,21 @@ type VerdictProps = {
   how: (router: RouterPage) => void
 }
 
-type Props = VerdictProps & { live: Live; copy: Copy }
+type Props = VerdictProps & { live: Live; own: Own; copy: Copy }
 
 // Home is the one live page: verdict, right now, people, totals, address.
-export function Home({ live, status, netcheck, now, copy, share, how }: Props) {
+export function Home({ live, status, netcheck, own, now, copy, share, how }: Props) {
   return (
     <>
       <VerdictPanel status={status} netcheck={netcheck} now={now} share={share} how={how} />
+      <Asked of={status.requests} />
       <div class="cols">
         <div class="stack">
           <NowList live={live} status={status} now={now} />
           <People contacts={status.contacts} now={now} share={share} />
         </div>
         <div class="stack">
-          <ShareCard link={status.link} address={status.address} copy={copy} enlarge={share} />
+          <ShareCard own={own} copy={copy} enlarge={share} />
           <Totals status={status} running={status.uptime_ms + (now - live.at)} />
           {status.shares.length > 0 && <Folders of={status.shares} />}
         </div>

@@ -42,9 +42,14 @@ export async function copyText(text: string): Promise<boolean> {
   }
 }
 
-export type Copy = (link: string) => void
+// Copy takes a text to the clipboard and says so.
+export type Copy = (text: string, done?: string) => void
 
-export function ShareCard({ link, address, copy, enlarge }: { link: string; address: string; copy: Copy; enlarge: () => void }) {
+// Own is what is given to others: the owner's link and address where the
+// device has an owner, else the device's.
+export type Own = { link: string; address: string }
+
+export function ShareCard({ own: { link, address }, copy, enlarge }: { own: Own; copy: Copy; enlarge: () => void }) {
   return (
     <section class="panel share" id="address" aria-labelledby="h-address">
       <QR text={link} label={w.qr} />

@@ -1,11 +1,19 @@
 // The interface's data: see agent/api, whose field names these are.
 
+export type Member = { address: string; name: string; online: boolean; last_seen_unix_ms: number; this: boolean }
+
+export type Request = { address: string; name: string; note: string; link: string; received_unix_ms: number }
+
 export type Contact = {
   name: string
   address: string
   role: string
   blocked: boolean
+  hidden: boolean
+  standing: string
   online: boolean
+  devices: Member[]
+  unread: number
   last_seen_unix_ms: number
   path: string
   local: string
@@ -47,7 +55,9 @@ export type Status = {
   link: string
   rss_bytes: number
   uptime_ms: number
+  owner: string
   contacts: Contact[]
+  requests: Request[]
   helpers: Helper[]
   transfers: Transfer[]
   shares: Share[]
@@ -58,9 +68,12 @@ export type Status = {
 // parseStatus reads an event; the interface writes absent lists as null.
 export function parseStatus(text: string): Status {
   const s = JSON.parse(text)
+  const contact = (c: Partial<Contact>) => ({ ...c, devices: c.devices ?? [], unread: c.unread ?? 0 })
   return {
     ...s,
-    contacts: s.contacts ?? [],
+    owner: s.owner ?? '',
+    contacts: (s.contacts ?? []).map(contact),
+    requests: s.requests ?? [],
     helpers: s.helpers ?? [],
     transfers: s.transfers ?? [],
     shares: s.shares ?? [],

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { addressGroups, ago, bytes, bytesOf, clock, countdown, percent, rate, roundTrip, span } from '../src/format'
+import { addressGroups, ago, bytes, bytesOf, clock, countdown, percent, rate, roundTrip, span, stamp, timeLeft } from '../src/format'
 
 // Shown with plain blanks; the page joins number and unit by no-break ones.
 const plain = (s: string) => s.replaceAll('\u00a0', ' ')
@@ -48,3 +48,13 @@ test('an address is eight groups of seven', () => {
 })
 
 test.each([[0, 0, 0], [1, 3, 33], [999, 1000, 99], [5, 4, 100], [-1, 4, 0]])('%d of %d is %d %%', (a, b, want) => expect(percent(a, b)).toBe(want))
+
+test.each([[552_000, '9 min 12 s'], [600_000, '10 min 0 s'], [59_001, '1 min 0 s'], [59_000, '59 s'], [0, '0 s'], [-5, '0 s']])('time left of %d ms is %s', (ms, want) => {
+  expect(plain(timeLeft(ms))).toBe(want)
+})
+
+test('what is not of today is stamped with its date', () => {
+  const at = new Date(2026, 5, 20, 9, 5).getTime()
+  expect(stamp(at, new Date(2026, 5, 20, 23).getTime())).toBe('09:05')
+  expect(stamp(at, new Date(2026, 5, 21, 0, 1).getTime())).toBe('Jun 20, 09:05')
+})

@@ -55,8 +55,9 @@ test('packets count as passed on only when the figure grows', () => {
 })
 
 test('absent lists are empty lists', () => {
-  const s = parseStatus('{"contacts":null,"helpers":null,"transfers":null,"shares":null}')
-  expect([s.contacts, s.helpers, s.transfers, s.shares]).toEqual([[], [], [], []])
+  const s = parseStatus('{"contacts":null,"helpers":null,"transfers":null,"shares":null,"requests":null}')
+  expect([s.contacts, s.helpers, s.transfers, s.shares, s.requests]).toEqual([[], [], [], [], []])
+  expect(parseStatus('{"contacts":[{"name":"a","devices":null}]}').contacts[0]).toMatchObject({ devices: [], unread: 0 })
 })
 
 test('the wait doubles from one second to thirty, half of it by chance', () => {

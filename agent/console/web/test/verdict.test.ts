@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs'
 import { expect, test } from 'vitest'
 import { parseNetcheck } from '../src/netcheck'
 import { pathKind } from '../src/path'
-import { reasonOf, secondLine } from '../src/people'
+import { reasonOf } from '../src/people'
 import type { Contact } from '../src/status'
 import { hostPort, plain, verdictOf } from '../src/verdict'
 import { words } from '../src/words'
@@ -164,7 +164,7 @@ test.each([
 ])('%s splits', (s, host, port) => expect(hostPort(s)).toEqual({ host, port }))
 
 const contact: Contact = {
-  name: 'Alice', address: 'a', role: 'friend', blocked: false, online: true, last_seen_unix_ms: 0, path: 'direct',
+  name: 'Alice', address: 'a', role: 'friend', blocked: false, hidden: false, standing: '', online: true, devices: [], unread: 0, last_seen_unix_ms: 0, path: 'direct',
   local: 'srflx 44.128.0.7:1', remote: 'host 192.168.1.4:1', rtt_ms: 18, reason: '', sent_bytes: 0, received_bytes: 0,
 }
 
@@ -183,12 +183,4 @@ test.each<[string, Partial<Contact>, string, string]>([
   const c = { ...contact, ...change }
   expect(pathKind(c)).toBe(kind)
   expect(reasonOf(c, pathKind(c))).toBe(reason)
-})
-
-test('the second line says role and when somebody was last here', () => {
-  const now = 10 * 86_400_000
-  expect(secondLine(contact, now)).toBe('friend')
-  expect(secondLine({ ...contact, online: false }, now)).toBe('friend · not seen yet')
-  expect(secondLine({ ...contact, role: 'me', online: false, last_seen_unix_ms: now - 2 * 86_400_000 }, now)).toBe('yours · last seen 2\u00a0days ago')
-  expect(secondLine({ ...contact, blocked: true }, now)).toBe('blocked, sees nothing')
 })
