@@ -291,10 +291,13 @@ func invalidOwner(err error) error {
 }
 
 // Leave implements control.Devices.
-func (d *devices) Leave() error { return d.owners.Leave() }
+func (d *devices) Leave() error { return invalidOwner(d.owners.Leave()) }
 
 // Words implements control.Devices.
 func (d *devices) Words() ([]string, error) {
+	if d.owners.Owner().IsZero() {
+		return nil, control.Invalid(owner.ErrNoOwner)
+	}
 	text, err := d.owners.Words()
 	return strings.Fields(text), invalidOwner(err)
 }

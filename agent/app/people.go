@@ -54,9 +54,14 @@ func openOwners(folder *state.Folder, device *identity.Device, book *contacts.Bo
 	})
 }
 
-// presignFor is for how many days the owner's list of devices can be found
-// without the device that holds the owner's key.
-const presignFor = record.MaxPresigned
+const (
+	// presignFor is for how many days the owner's list of devices can be found
+	// without the device that holds the owner's key. A device that was revoked
+	// may show its old list for as long.
+	presignFor = 90
+	// renewBefore is how many days before the end it is signed anew.
+	renewBefore = 45
+)
 
 // presign signs the owner's list for the periods to come, and for one past:
 // clocks differ.
@@ -66,19 +71,11 @@ func presign(key ed25519.PrivateKey, roster []byte, version uint64, now time.Tim
 	if first > 0 {
 		first--
 	}
-	signed, err := record.Presign(ownersPen{key}, address, roster, version, first, presignFor)
+	signed, err := record.Presign(record.OwnerKey{Private: key}, address, roster, version, first, presignFor)
 	if err != nil {
 		return nil
 	}
 	return signed.Bytes()
-}
-
-// ownersPen signs with the blinded keys of an owner.
-type ownersPen struct{ key ed25519.PrivateKey }
-
-// SignBlinded implements record.Signer.
-func (p ownersPen) SignBlinded(context string, period uint64, message []byte) [64]byte {
-	return identity.SignBlindedWith(p.key, identity.KindOwner, context, period, message)
 }
 
 // ownership is what the contacts know about owners.
@@ -324,6 +321,7 @@ type circle struct {
 	lan      *beacon.Beacon
 	keeper   *reach.Keeper
 	post     *post
+	clock    *clock
 	changed  chan struct{} // the contacts changed
 
 	ctx     context.Context
@@ -334,9 +332,9 @@ type circle struct {
 
 // startCircle begins after everything that it tells.
 func startCircle(lc fx.Lifecycle, l *lookers, home *household, presence *people.Presence, requests *people.Requests, lan *beacon.Beacon,
-	keeper *reach.Keeper, post *post) {
+	keeper *reach.Keeper, post *post, wall *clock) {
 	c := &circle{
-		lookers: l, home: home, presence: presence, requests: requests, lan: lan, keeper: keeper, post: post,
+		lookers: l, home: home, presence: presence, requests: requests, lan: lan, keeper: keeper, post: post, clock: wall,
 		changed: make(chan struct{}, 1),
 		next:    map[identity.Address]time.Time{},
 	}
@@ -383,6 +381,7 @@ func (c *circle) run() {
 			version, mine = v, now
 			c.spread()
 		}
+		c.renew()
 		c.look(time.Now())
 		there = c.deliver(there)
 		select {
@@ -396,6 +395,30 @@ func (c *circle) run() {
 			return
 		}
 	}
+}
+
+// renew signs the owner's list in advance again, before that runs out and when
+// the clock was not known the last time.
+func (c *circle) renew() {
+	own := c.owners.Own()
+	if !own.HoldsKey || c.owners.Owner().IsZero() {
+		return
+	}
+	now, known := c.clock.now()
+	signed, err := record.ParsePresigned(c.owners.Presigned())
+	if !known {
+		return
+	}
+	first, end := signed.Periods()
+	period := record.PeriodAt(own.Owner, now)
+	if err == nil && period >= first && period+renewBefore < end {
+		return
+	}
+	if err := c.owners.Renew(); err != nil {
+		c.log.Warn("the list of your devices could not be signed in advance", "err", err)
+		return
+	}
+	c.spread()
 }
 
 // deliver has messages brought to devices that were not on-line before, and

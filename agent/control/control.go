@@ -272,11 +272,15 @@ func (s *Server) addContact(_ http.ResponseWriter, r *http.Request) (any, error)
 	if body.Link.Address == s.cfg.Address {
 		return nil, errOwn
 	}
+	before, known := s.cfg.Contacts.Get(body.Link.Address)
 	c, err := s.cfg.Contacts.Add(body.Link, body.Name, role)
 	if err != nil {
 		return nil, err
 	}
 	s.cfg.Paths.Prepare(body.Link)
+	if known && before.Link.Address == body.Link.Address && body.Note == "" {
+		return c, nil // another name or role is no reason to ask again
+	}
 	return c, s.cfg.Requests.Ask(c.Link, body.Note)
 }
 

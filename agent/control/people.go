@@ -126,6 +126,9 @@ func (s *Server) acceptRequest(_ http.ResponseWriter, r *http.Request) (any, err
 	// The contact comes first: an answer to somebody who is none would be lost
 	// with the power.
 	c, err := s.cfg.Contacts.Add(link, body.Name, role)
+	if errors.Is(err, contacts.ErrName) {
+		err = fmt.Errorf("%w; choose a name, as in: porchlight contacts accept ADDRESS NAME", err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -334,7 +337,16 @@ func (s *Server) lookup(_ http.ResponseWriter, r *http.Request) (any, error) {
 	began := time.Now()
 	answer, err := s.cfg.Lookup(ctx, link, LookupWish{Fresh: q.Get("fresh") == "true", NoSession: q.Get("no_session") == "true"})
 	answer.MS = milliseconds(time.Since(began))
-	return answer, unreached(err)
+	return answer, unfound(err)
+}
+
+// unfound is unreached for who was not called: the directory says what to do.
+func unfound(err error) error {
+	if coded, ok := unreached(err).(coded); ok {
+		coded.error = err
+		return coded
+	}
+	return err
 }
 
 // LookupWish says what a look-up leaves out.

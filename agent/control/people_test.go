@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -191,6 +192,24 @@ func TestARequestIsAnsweredOnceItsSenderIsAContact(t *testing.T) {
 	ask(s, "DELETE", "contacts/eve", "")
 	if len(asked.forgotten) != 1 {
 		t.Error("not forgotten with the contact")
+	}
+}
+
+func TestARenamedContactIsNotAskedAgain(t *testing.T) {
+	cfg := config(t)
+	asked := cfg.Requests.(*requests)
+	s := New(cfg)
+	for _, body := range []string{
+		`{"link":"` + bob.String() + `","name":"robert","role":"me"}`,
+		`{"link":"` + eve.String() + `","name":"eve","role":"friend"}`,
+		`{"link":"` + bob.String() + `","name":"rob","role":"me","note":"it is me"}`,
+	} {
+		if status, answer := ask(s, "POST", "contacts", body); status != 200 {
+			t.Errorf("%d %s", status, answer)
+		}
+	}
+	if want := []string{eve.Short() + " ", bob.Short() + " it is me"}; !slices.Equal(asked.asked, want) {
+		t.Errorf("asked %q, want %q", asked.asked, want)
 	}
 }
 

@@ -49,6 +49,7 @@ func (p *devicePublisher) step(ctx context.Context) time.Duration {
 	if now.Before(due) {
 		return pause(due, now)
 	}
+	p.pace(now)
 	p.last = now
 	if err := p.publish(ctx, rec, content, needed, known); err != nil {
 		p.failed()

@@ -52,7 +52,7 @@ const (
 	clockWait = time.Minute
 	clockPoll = time.Second
 	// pollEvery is how often Self and Owned are asked whether they changed.
-	pollEvery = 10 * time.Second
+	pollEvery = 3 * time.Second
 )
 
 // ErrClosed says that the directory was closed.

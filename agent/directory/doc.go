@@ -1,8 +1,9 @@
 // Package directory puts this device's record into a table that strangers keep,
 // and finds those of others by nothing but their address.
 //
-// Promise: the first record is put at once, a change 5 s after it was seen, and
-// everything again every 40 to 60 minutes; what is put wins against all that
+// Promise: the first record is put at once, a change 5 s after it was seen (the
+// next ones after 10, 20, 40 s and so on while it goes on), and everything again
+// every 40 to 60 minutes; what is put wins against all that
 // this device ever put, also after a crash, a restore from a backup or with a
 // clock in 1970; nothing that a table returns is believed unless the address's
 // own key made it for this period; in the steady state nothing is written.

@@ -35,6 +35,7 @@ func (p *ownerPublisher) step(ctx context.Context) time.Duration {
 	if now.Before(due) {
 		return pause(due, now)
 	}
+	p.pace(now)
 	p.last, p.version = now, signed.Version()
 	if err := p.publish(ctx, roster, signed, needed); err != nil {
 		p.failed()

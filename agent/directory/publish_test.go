@@ -112,6 +112,35 @@ func TestChangesArePutSoonButNotOften(t *testing.T) {
 	})
 }
 
+func TestWhoKeepsMovingIsPutLessAndLess(t *testing.T) {
+	run(t, publisher, func(t *testing.T, h *home, b *table) {
+		move := func(i int) {
+			h.set(func() {
+				h.self = record.Record{At: []netip.AddrPort{netip.AddrPortFrom(netip.AddrFrom4([4]byte{44, 128, byte(i >> 8), byte(i)}), 1)}}
+			})
+			h.Changed()
+		}
+		sleep(20 * time.Minute)
+		b.log()
+		for i := range 240 { // every 15 s for an hour
+			move(i)
+			sleep(15 * time.Second)
+		}
+		if n := len(b.log()); n < 5 || n > 14 {
+			t.Errorf("%d puts in an hour of an address that changed 240 times", n)
+		}
+		sleep(time.Hour)
+		b.log()
+		for i := range 3 { // moved, and moved again while others are still looking
+			move(1000 + i)
+			sleep(25 * time.Second)
+		}
+		if n := len(b.log()); n != 3 {
+			t.Errorf("%d puts of three moves 25 s apart after a calm hour", n)
+		}
+	})
+}
+
 func TestTheSameIsPutAgainEvery40To60Minutes(t *testing.T) {
 	run(t, publisher, func(t *testing.T, h *home, b *table) {
 		sleep(48 * time.Hour)

@@ -17,10 +17,16 @@ const (
 	// nodes forget after two hours (BEP 44).
 	refreshMin = 40 * time.Minute
 	refreshMax = 60 * time.Minute
-	// settle is how long a change rests before it is put, spacing how far apart
-	// two puts are that nothing forces.
-	settle  = 5 * time.Second
-	spacing = time.Minute
+	// settle is how long a change rests before it is put. A change soon after
+	// another waits for spacing, and each further one twice as long as the one
+	// before, up to maxSpacing: who has moved is found at once, who keeps moving
+	// does not keep strangers busy. After calm without changes it begins anew.
+	settle     = 5 * time.Second
+	spacing    = 10 * time.Second
+	maxSpacing = 10 * time.Minute
+	calm       = 15 * time.Minute
+	// forced is how far apart two puts are of what the table lacks.
+	forced = time.Minute
 	// retryMin and retryMax bound the pause after nobody stored what was put.
 	retryMin = 10 * time.Second
 	retryMax = 10 * time.Minute
@@ -31,11 +37,20 @@ const (
 // schedule says when something has to be put, and for which periods it lies in
 // the table.
 type schedule struct {
-	due      time.Time // of the next refresh or retry; zero: at once
-	last     time.Time // when the last attempt began
-	changed  time.Time // since when there is something else to put
+	due      time.Time     // of the next refresh or retry; zero: at once
+	last     time.Time     // when the last attempt began
+	changed  time.Time     // since when there is something else to put
+	space    time.Duration // before the next change is put
 	failures int
 	covered  []uint64
+}
+
+// pace notes that a change is put, and how long the next has to wait.
+func (s *schedule) pace(now time.Time) {
+	if now.Sub(s.last) > calm {
+		s.space = 0
+	}
+	s.space = min(max(2*s.space, spacing), maxSpacing)
 }
 
 // periods are the periods that an item must lie under at a time.
@@ -60,11 +75,11 @@ func (s *schedule) at(now time.Time, differs, force bool, needed []uint64) time.
 		s.changed = now
 	}
 	if differs {
-		due = earlier(due, later(s.changed.Add(settle), s.last.Add(spacing)))
+		due = earlier(due, later(s.changed.Add(settle), s.last.Add(s.space)))
 	}
 	missing := slices.ContainsFunc(needed, func(p uint64) bool { return !slices.Contains(s.covered, p) })
 	if s.failures == 0 && (missing || force) {
-		due = earlier(due, s.last.Add(spacing))
+		due = earlier(due, s.last.Add(forced))
 	}
 	return due
 }
