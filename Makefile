@@ -21,6 +21,9 @@ TEST_PACKAGES += qemu-user-static # tests on emulated MIPS and ARM
 TEST_PACKAGES += xz-utils         # the sizes that the budget is about
 TEST_PACKAGES += chromium         # tests of the console in a real browser
 TEST_PACKAGES += systemd          # systemd-analyze: how exposed the service is
+TEST_PACKAGES += python3-libtorrent # a node of the DHT that is not written in Go
+TEST_PACKAGES += openssh-server openssh-client # a session through two homes; its service is kept off
+TEST_PACKAGES += sip-tester       # a telephone call through two homes
 TEST_PACKAGES += miniupnpc natpmpc # ask those routers as others do
 TEST_PACKAGES += tcpdump          # reads the captures that failed laboratory runs leave
 
@@ -38,8 +41,8 @@ EMULATED ?= mipsle arm7 arm64 mips
 
 CODE := agent nat share compute firmware cross
 WEB := agent/console/web
-# A module of its own: what other programs bring stays out of the agent.
-PEERS := nat/natlab/peers
+# Modules of their own: what other programs bring stays out of the agent.
+PEERS := nat/natlab/peers agent/dht/peers
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # One test's time limit is go test's for its whole package; the race detector
 # makes the laboratory's slowest package take minutes.
@@ -83,13 +86,16 @@ test: ## everything CI checks: lint, tests, laboratory, all targets, emulators
 .PHONY: test-go test-console test-lab test-emulated
 test-go:
 	$(GOTEST) -race ./...
-	cd $(PEERS) && $(GOTEST) -race ./...
+	@for module in $(PEERS); do \
+		echo "cd $$module && $(GOTEST) -race ./..."; (cd $$module && $(GOTEST) -race ./...); \
+	done
 
 test-console: web-packages
 	npm --prefix $(WEB) test
 
 test-lab:
 	go run ./agent/lab matrix -short
+	go run ./agent/lab people -short
 
 test-emulated:
 	go run ./cross test $(EMULATED)
@@ -103,8 +109,9 @@ lint: ## gofmt, go vet, staticcheck
 	go vet ./...
 	GOOS=wasip1 GOARCH=wasm go vet ./compute/examples/...
 	go run $(STATICCHECK) ./...
-	go vet -C $(PEERS) ./...
-	cd $(PEERS) && go run $(STATICCHECK) ./...
+	@for module in $(PEERS); do \
+		echo "go vet and staticcheck in $$module"; go vet -C $$module ./...; (cd $$module && go run $(STATICCHECK) ./...); \
+	done
 
 .PHONY: bench
 bench: setup-bench ## benchmarks; each prints a ratio against a peer in the same run
@@ -113,9 +120,12 @@ bench: setup-bench ## benchmarks; each prints a ratio against a peer in the same
 	$(GOTEST) -run '^$$' -bench . -benchtime $(BENCHTIME) $$folders
 
 .PHONY: lab
-lab: setup-lab ## the NAT laboratory: every kind against every other, and recoveries
+lab: setup-lab ## the NAT laboratory: every kind against every other, recoveries, a village without each of its hosts, ten thousand devices
 	go run ./agent/lab matrix -repeat $(ROUNDS) -peers
 	go run ./agent/lab recovery
+	go run ./agent/lab people
+	go run ./agent/lab idle
+	go run ./agent/lab scale
 
 .PHONY: cross
 cross: ## build for every target, check the files, print sizes and budgets
@@ -147,8 +157,8 @@ define apt-install
 		else echo "missing:$$missing. Run as root: apt-get update && $$line"; exit 1; fi; \
 		echo "installing Debian packages:$$missing"; \
 		if [ -d /run/systemd/system ]; then \
-			for service in coturn miniupnpd; do \
-				if [[ $$missing == *$$service* ]]; then $$as_root systemctl mask $$service.service; fi; \
+			for service in coturn miniupnpd ssh; do \
+				if [[ $$missing == *$${service/#ssh/openssh-server}* ]]; then $$as_root systemctl mask $$service.service; fi; \
 			done; \
 		fi; \
 		$$as_root apt-get update -qq; \

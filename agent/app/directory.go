@@ -226,12 +226,19 @@ func newWhereabouts(lan *beacon.Beacon, book *contacts.Book, dir *directory.Dire
 
 // Hints implements join.Hints.
 func (w whereabouts) Hints(a identity.Address) (at []netip.AddrPort, via []identity.Via) {
-	if w.lan != nil {
-		at = w.lan.Hints(a)
-	}
+	at = w.heard(a)
 	linkAt, linkVia := w.book.Hints(a)
 	cacheAt, cacheVia := w.dir.Hints(a)
 	return slices.Concat(at, cacheAt, linkAt), slices.Concat(cacheVia, linkVia)
+}
+
+// heard is where a device was heard in this network; link-local addresses are
+// left out, which the socket cannot reach by their zones.
+func (w whereabouts) heard(a identity.Address) []netip.AddrPort {
+	if w.lan == nil {
+		return nil
+	}
+	return slices.DeleteFunc(w.lan.Hints(a), func(at netip.AddrPort) bool { return at.Addr().Zone() != "" })
 }
 
 // Lookup implements join.Directory.
@@ -254,10 +261,8 @@ func (w whereabouts) where(ctx context.Context, a identity.Address, fresh bool) 
 		return answer, nil
 	}
 	if !fresh {
-		if w.lan != nil {
-			if at := w.lan.Hints(a); len(at) > 0 {
-				return tell("lan", at, nil)
-			}
+		if at := w.heard(a); len(at) > 0 {
+			return tell("lan", at, nil)
 		}
 		if r, ok := w.dir.Cached(a); ok {
 			return tell("cache", r.At, r.Via)

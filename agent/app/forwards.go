@@ -5,11 +5,9 @@ import (
 	"errors"
 	"log/slog"
 	"net"
-	"net/http"
 	"net/netip"
 	"slices"
 	"strconv"
-	"time"
 
 	"go.uber.org/fx"
 
@@ -174,13 +172,7 @@ func startGateway(lc fx.Lifecycle, cfg config.Config, g *gateway.Gateway, log *s
 	if g == nil {
 		return
 	}
-	server := &http.Server{
-		Handler:           g.Handler(),
-		ReadHeaderTimeout: 5 * time.Second,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-	}
+	server := g.Server()
 	done := make(chan struct{})
 	lc.Append(fx.StartStopHook(func() error {
 		listener, err := net.Listen("tcp", cfg.Gateway)

@@ -18,8 +18,12 @@ const (
 	trimEvery = 4 * time.Second
 	// trimLull is how few bytes are allocated between two looks in a lull, and
 	// trimWorth how many since the last trim make another one worth its time.
-	trimLull  = 256 << 10
+	trimLull  = 512 << 10
 	trimWorth = 2 << 20
+	// unmapAgain is after how many looks in a row without a burst the program's
+	// pages are let go again: in twenty seconds of little work many are touched once,
+	// and the next twenty touch others.
+	unmapAgain = 5
 	// maxMaps is how much of /proc/self/maps is read, in bytes.
 	maxMaps = 64 << 10
 )
@@ -91,6 +95,7 @@ func startTrim(lc fx.Lifecycle) {
 		go func() {
 			defer close(done)
 			var t trimmer
+			looks := 0
 			tick := time.NewTicker(trimEvery)
 			defer tick.Stop()
 			sample := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
@@ -100,9 +105,14 @@ func startTrim(lc fx.Lifecycle) {
 				case <-stop:
 					return
 				}
-				if metrics.Read(sample); t.due(sample[0].Value.Uint64()) {
+				metrics.Read(sample)
+				burst := t.due(sample[0].Value.Uint64())
+				if looks++; burst {
 					debug.FreeOSMemory()
+				}
+				if burst || looks >= unmapAgain {
 					unmapIdle()
+					looks = 0
 				}
 			}
 		}()

@@ -129,8 +129,14 @@ func (a *attempt) bringSpray(ctx context.Context, n Network) (err error) {
 		a.busy = true
 		return err
 	}
+	mapping := stun.Dependence(n.Mapping)
+	if mapping == "" || mapping == stun.Unknown {
+		// With one server to ask nothing tells how the router maps: most do it
+		// independently of where packets go.
+		mapping = stun.EndpointIndependent
+	}
 	side := spray.Side{
-		Mapping: stun.Dependence(n.Mapping),
+		Mapping: mapping,
 		Mapped:  n.Public,
 		Sockets: spray.DefaultSockets(),
 	}

@@ -92,7 +92,7 @@ func capture(ctx context.Context, d *dweller, file string, watched time.Duration
 	}
 	ctx, cancel := context.WithTimeout(ctx, watched)
 	defer cancel()
-	dump := d.host.Command(ctx, "tcpdump", "-i", "eth0", "-n", "-q", "-U", "-s", "128", "-w", file)
+	dump := d.host.Command(ctx, "tcpdump", "-i", "any", "-n", "-q", "-U", "-s", "128", "-w", file)
 	var stderr bytes.Buffer
 	dump.Stderr = &stderr
 	if err := dump.Run(); err != nil && ctx.Err() == nil {
@@ -107,7 +107,7 @@ func capture(ctx context.Context, d *dweller, file string, watched time.Duration
 }
 
 // sortOut counts the lines that tcpdump prints for packets, such as
-// "12:00:00.0 IP 192.168.1.3.4001 > 44.128.1.1.4001: UDP, length 40".
+// "12:00:00.0 eth0 Out IP 192.168.1.3.4001 > 44.128.1.1.4001: UDP, length 40".
 func sortOut(name string, text []byte, port string) quiet {
 	q := quiet{name: name}
 	lines := bufio.NewScanner(bytes.NewReader(text))

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"io/fs"
 	"maps"
 	"os"
@@ -16,7 +17,8 @@ const (
 	// the router's own pages count them.
 	maxIdleMemory = 20_000_000
 	// idle is how long nobody asks anything, before and after memory is read.
-	idle = 10 * time.Second
+	// Contacts that have just come are asked once more within 20 s.
+	idle = 25 * time.Second
 )
 
 func TestIdleHomeIsQuietAndStopsAtOnce(t *testing.T) {
@@ -37,11 +39,13 @@ func TestIdleHomeIsQuietAndStopsAtOnce(t *testing.T) {
 	}
 	pause(s.ctx, idle)
 	for _, a := range s.agents {
+		resident, err := residentBytes(a.process.Process.Pid)
+		check(t, err)
 		status, err := a.status(s.ctx)
 		check(t, err)
-		t.Logf("%s: %.1f MB resident", a.name, float64(status.RSSBytes)/1e6)
-		if status.RSSBytes <= 0 || status.RSSBytes > maxIdleMemory {
-			t.Errorf("%s holds %d bytes when idle, at most %d are allowed", a.name, status.RSSBytes, maxIdleMemory)
+		t.Logf("%s: %.1f MB resident, %.1f once it was asked for its status", a.name, float64(resident)/1e6, float64(status.RSSBytes)/1e6)
+		if resident <= 0 || resident > maxIdleMemory {
+			t.Errorf("%s holds %d bytes when idle, at most %d are allowed", a.name, resident, maxIdleMemory)
 		}
 	}
 	pause(s.ctx, idle)
@@ -79,4 +83,18 @@ func stateOf(t *testing.T, a *agent) map[string]written {
 		return err
 	}))
 	return files
+}
+
+// residentBytes reads a process's resident memory (proc(5), statm). Asking the
+// agent itself would touch a megabyte of its code first.
+func residentBytes(pid int) (int64, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+	if err != nil {
+		return 0, err
+	}
+	var size, pages int64
+	if _, err := fmt.Sscan(string(b), &size, &pages); err != nil {
+		return 0, fmt.Errorf("statm %q: %w", b, err)
+	}
+	return pages * int64(os.Getpagesize()), nil
 }

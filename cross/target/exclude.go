@@ -56,6 +56,38 @@ var exclusions = []Exclusion{
 		Reason:   "asks routers in network namespaces of the build machine",
 	},
 	{
+		Packages: []string{"agent/beacon"},
+		Tests:    "CutOffHouse|OnOneMachine",
+		Reason:   "puts devices into network namespaces of the build machine",
+	},
+	{
+		Packages: []string{"agent/directory", "agent/owner"},
+		Tests:    "ThreeWeeks|NoWriteIsFatal|NobodyKnowsTheNewest",
+		Reason:   "minutes of emulated arithmetic for what does not depend on the target",
+	},
+	{
+		Packages: []string{"agent/mail"},
+		Targets:  []string{"arm7", "arm64"},
+		Tests:    "Model",
+		Reason:   "a minute of emulated arithmetic, spent on MIPS",
+	},
+	{
+		Packages: []string{"agent/dht"},
+		Tests:    "Libtorrent|PublishAndResolve|TheSameSeed|AThird|Churn|IdleReading",
+		Reason:   "starts a program of the build machine, or makes thousands of signatures, which take minutes emulated",
+	},
+	{
+		Packages: []string{"agent/dht"},
+		Targets:  bigEndian,
+		Tests:    "OnLoopback|Closing|PacketConn",
+		Reason:   noInterfaces,
+	},
+	{
+		Packages: []string{"agent/forward"},
+		Tests:    "SSH|ATargetThatIsNotThere",
+		Reason:   "starts programs of the build machine; and qemu-user for MIPS hands SO_ERROR over untranslated",
+	},
+	{
 		Packages: []string{"nat/bulkbench"},
 		Reason:   "measures the build machine, in namespaces of its own",
 	},
