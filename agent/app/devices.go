@@ -31,6 +31,8 @@ const (
 	// the search for an older list of devices may take.
 	findLimit   = 25 * time.Second
 	createLimit = 10 * time.Second
+	// dismissLimit is how long a device may take to hear that it is revoked.
+	dismissLimit = 3 * time.Second
 	// joinParameter carries the code in the link of an invitation.
 	joinParameter = "join"
 )
@@ -83,7 +85,9 @@ func (d *devices) List() api.Devices {
 	for _, one := range d.home.own() {
 		seen := d.presence.State(one)
 		m := api.Member{
-			Address: one.String(), Name: nameOf(one, own, d.presence), Online: seen.Online,
+			Address: one.String(), Name: nameOf(one, own, d.presence),
+			// Who has just joined has a way here, and was not heard of otherwise.
+			Online:         seen.Online || d.joiner.Info(one).Path != "",
 			LastSeenUnixMS: unixMS(seen.LastSeen), This: one == d.home.self,
 		}
 		if m.This {
@@ -275,9 +279,20 @@ func (d *devices) Revoke(name string) error {
 		if err == nil {
 			err = d.owners.Revoke(a)
 		}
+		if err == nil && d.joiner.Info(a).Path != "" {
+			d.dismiss(a)
+		}
 		return invalidOwner(err)
 	}
 	return control.NotFound(fmt.Errorf("%q is none of your devices; see: porchlight devices list", name))
+}
+
+// dismiss tells a device that is there that it is revoked: nobody tells it
+// anything as one of the owner's any more.
+func (d *devices) dismiss(device identity.Address) {
+	ctx, cancel := context.WithTimeout(context.Background(), dismissLimit)
+	defer cancel()
+	d.owners.Tell(ctx, d.client, device) // it may be in a thief's hands
 }
 
 // invalidOwner marks what cannot be done here.
@@ -305,6 +320,21 @@ func (d *devices) Words() ([]string, error) {
 // Restore implements control.Devices.
 func (d *devices) Restore(ctx context.Context, words string) error {
 	key, err := owner.FromWords(words)
+	if err != nil {
+		return control.Invalid(err)
+	}
+	return invalidOwner(d.owners.Restore(ctx, key, d.named.name()))
+}
+
+// Backup implements control.Devices.
+func (d *devices) Backup(passphrase string) (string, error) {
+	file, err := d.owners.Backup(passphrase)
+	return string(file), invalidOwner(err)
+}
+
+// RestoreFile implements control.Devices.
+func (d *devices) RestoreFile(ctx context.Context, file, passphrase string) error {
+	key, err := owner.FromBackup([]byte(file), passphrase)
 	if err != nil {
 		return control.Invalid(err)
 	}

@@ -14,6 +14,7 @@ import (
 
 	"porchlight/agent/api"
 	"porchlight/agent/beacon"
+	"porchlight/agent/config"
 	"porchlight/agent/contacts"
 	"porchlight/agent/directory"
 	"porchlight/agent/identity"
@@ -33,9 +34,13 @@ const (
 	// tellLimit is how long one note may be on its way.
 	tellLimit = 12 * time.Second
 	// rosterEvery is how often the lists of contacts' devices are asked anew,
-	// rosterAgain the pause after one was not found.
+	// rosterAgain the pause after one was not found, rosterSoon after one that is
+	// said to be there was not got.
 	rosterEvery = 6 * time.Hour
 	rosterAgain = 5 * time.Minute
+	rosterSoon  = 15 * time.Second
+	// lookAgain is how often it is looked for what is due without any event.
+	lookAgain   = time.Minute
 	rosterLimit = 20 * time.Second
 )
 
@@ -100,8 +105,8 @@ func (t teller) Tell(ctx context.Context, to identity.Address, body []byte, watc
 	return t.joiner.Tell(ctx, to, body, &introduce.Watch{Back: t.keeper.Link().Via})
 }
 
-// newRequests returns nil if strangers are not to ask.
-func newRequests(folder *state.Folder, joiner *join.Joiner, keeper *reach.Keeper, book *contacts.Book,
+// newRequests takes requests of strangers only if the owner wants them.
+func newRequests(cfg config.Config, folder *state.Folder, joiner *join.Joiner, keeper *reach.Keeper, book *contacts.Book,
 	owners *owner.Store, named *naming, lookers *lookers, log *slog.Logger) (*people.Requests, error) {
 	store, err := contacts.OpenRequests(folder)
 	if err != nil {
@@ -118,16 +123,29 @@ func newRequests(folder *state.Folder, joiner *join.Joiner, keeper *reach.Keeper
 			return c.Link.Address, known
 		},
 		Devices: func(contact identity.Address) []identity.Address { return lookers.devices(contact) },
-		Blocked: func(a identity.Address) bool { return book.Admit(a) != nil },
+		Blocked: func(a identity.Address) bool {
+			return book.Admit(a) != nil || cfg.Requests == "off" && !acquainted(a, book, owners)
+		},
 		Owned: func(ctx context.Context, device, of identity.Address) bool {
 			if owners.OwnerOf(device) == of {
 				return true
 			}
+			// What was found a moment ago may be the list before this device came.
+			lookers.dir.Forget(of)
 			list, err := lookers.search(ctx, of)
 			return err == nil && slices.Contains(list, device)
 		},
 		Logger: log,
 	}), nil
+}
+
+// acquainted reports whether a device, or a person, is a contact, or a person
+// whose device is.
+func acquainted(a identity.Address, book *contacts.Book, owners *owner.Store) bool {
+	return slices.ContainsFunc(append(owners.Devices(a), a), func(one identity.Address) bool {
+		_, known := book.Get(one)
+		return known
+	})
 }
 
 // personLink is the link of the owner, with what leads to this device; of a
@@ -288,13 +306,43 @@ func (l *lookers) refresh(ctx context.Context, contact identity.Address) bool {
 // newResolver chooses the device that answers for a person.
 func newResolver(o *overlay.Overlay, joiner *join.Joiner, l *lookers, presence *people.Presence) *resolve.Resolver {
 	return resolve.New(resolve.Config{
-		Sessions: o,
+		Sessions: believed{o, presence},
 		Devices:  l.devices,
 		Lookup:   l.search,
 		Online:   func(a identity.Address) bool { return presence.State(a).Online },
 		Direct:   func(a identity.Address) bool { return joiner.Info(a).Path == "direct" },
 		Remember: joiner.Remember,
 	})
+}
+
+// leftLater is how long a device is called after the others that has a session
+// and said that it leaves.
+const leftLater = 3 * time.Second
+
+// believed are the sessions, of which one with a device that has left counts for
+// little: the word that it ended may have been lost.
+type believed struct {
+	*overlay.Overlay
+	presence *people.Presence
+}
+
+// Current implements resolve.Sessions.
+func (b believed) Current(a identity.Address) *overlay.Session {
+	if seen := b.presence.State(a); !seen.Online && !seen.Since.IsZero() {
+		return nil
+	}
+	return b.Overlay.Current(a)
+}
+
+// Session implements resolve.Sessions.
+func (b believed) Session(ctx context.Context, a identity.Address) (*overlay.Session, error) {
+	if b.Overlay.Current(a) != nil && b.Current(a) == nil {
+		select {
+		case <-time.After(leftLater):
+		case <-ctx.Done():
+		}
+	}
+	return b.Overlay.Session(ctx, a)
 }
 
 // newOwnerHandler tells lists of devices to whoever is a contact.
@@ -327,7 +375,7 @@ type circle struct {
 	ctx     context.Context
 	cancel  context.CancelFunc
 	running sync.WaitGroup
-	next    map[identity.Address]time.Time // when a list is asked anew
+	asked   map[identity.Address]time.Time // when a list was asked for, or told
 }
 
 // startCircle begins after everything that it tells.
@@ -336,7 +384,7 @@ func startCircle(lc fx.Lifecycle, l *lookers, home *household, presence *people.
 	c := &circle{
 		lookers: l, home: home, presence: presence, requests: requests, lan: lan, keeper: keeper, post: post, clock: wall,
 		changed: make(chan struct{}, 1),
-		next:    map[identity.Address]time.Time{},
+		asked:   map[identity.Address]time.Time{},
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	l.book.Use(ownership{l.owners}, func() {
@@ -371,7 +419,7 @@ const readyLimit = 5 * time.Second
 // run waits for changes.
 func (c *circle) run() {
 	version, mine := c.owners.Version(c.owners.Owner()), c.owners.Owner()
-	tick := time.NewTicker(rosterAgain)
+	tick := time.NewTicker(lookAgain)
 	defer tick.Stop()
 	there := map[identity.Address]bool{}
 	for {
@@ -453,11 +501,7 @@ func (c *circle) spread() {
 			to = append(to, p.Address)
 		}
 	}
-	c.running.Go(func() {
-		ctx, cancel := context.WithTimeout(c.ctx, rosterLimit)
-		defer cancel()
-		c.owners.Spread(ctx, c.client, to)
-	})
+	c.tell(to)
 }
 
 // look asks for the lists that are missing, old, or said to be out of date.
@@ -467,23 +511,60 @@ func (c *circle) look(now time.Time) {
 		if of.Kind() != identity.KindOwner || contact.Blocked {
 			continue
 		}
-		due, asked := c.next[of]
-		newer := slices.ContainsFunc(c.owners.Devices(of), func(d identity.Address) bool {
-			return c.presence.State(d).Roster > c.owners.Version(of)
-		})
-		if asked && now.Before(due) && !newer {
+		wait := rosterEvery
+		switch {
+		case c.newer(of):
+			wait = rosterSoon
+		case c.owners.Version(of) == 0:
+			wait = rosterAgain
+		}
+		if asked, ok := c.asked[of]; ok && now.Before(asked.Add(wait)) {
 			continue
 		}
-		c.next[of] = now.Add(rosterAgain)
+		c.asked[of] = now
 		c.running.Go(func() {
 			if c.refresh(c.ctx, of) {
 				c.known()
 			}
 		})
-		if c.owners.Version(of) > 0 {
-			c.next[of] = now.Add(rosterEvery)
-		}
 	}
+	c.level(now)
+}
+
+// newer reports whether somebody said that there is a newer list of a person's
+// devices.
+func (c *circle) newer(of identity.Address) bool {
+	version := c.owners.Version(of)
+	return c.owners.Outdated(of) || slices.ContainsFunc(c.owners.Devices(of), func(d identity.Address) bool {
+		return c.presence.State(d).Roster > version
+	})
+}
+
+// level has the owner's devices that know another list told this one's: the
+// newer one holds on both.
+func (c *circle) level(now time.Time) {
+	version := c.owners.Version(c.owners.Owner())
+	var to []identity.Address
+	for _, d := range c.home.own() {
+		seen := c.presence.State(d)
+		if asked, ok := c.asked[d]; !seen.Online || seen.Roster == version || ok && now.Before(asked.Add(rosterSoon)) {
+			continue
+		}
+		c.asked[d] = now
+		to = append(to, d)
+	}
+	if len(to) > 0 {
+		c.tell(to)
+	}
+}
+
+// tell brings the owner's list to devices.
+func (c *circle) tell(to []identity.Address) {
+	c.running.Go(func() {
+		ctx, cancel := context.WithTimeout(c.ctx, rosterLimit)
+		defer cancel()
+		c.owners.Spread(ctx, c.client, to)
+	})
 }
 
 // askers are the requests in the words of the API.

@@ -15,6 +15,7 @@ import (
 
 	"porchlight/agent/api"
 	"porchlight/agent/control"
+	"porchlight/agent/forward"
 	"porchlight/compute"
 	"porchlight/share/fetch"
 )
@@ -39,6 +40,9 @@ func TestExitCodes(t *testing.T) {
 		{told("failed"), exitFailed},
 		{told("a code of a later version"), exitFailed},
 		{fetch.ErrNotAllowed, exitNotAllowed},
+		{forward.ErrNotOffered, exitNotAllowed},
+		{forward.ErrName, exitUsage},
+		{forward.ErrRefused, exitFailed},
 		{fetch.ErrGaveUp, exitTimedOut},
 		{fetch.ErrNotFound, exitFailed},
 		{fetch.ErrExists, exitFailed},
@@ -69,6 +73,9 @@ func TestEveryCommandExplainsItself(t *testing.T) {
 		}
 		for _, flag := range []string{"--help", "-h"} {
 			code, out, errOut := run(append(strings.Fields(cmd.name), flag)...)
+			if !strings.Contains(out, "\n  --state ") || strings.Contains(out, " \n") {
+				t.Errorf("%s %s does not list the flags well:\n%s", cmd.name, flag, out)
+			}
 			if code != exitOK || errOut != "" || !strings.HasPrefix(out, "usage: porchlight "+cmd.name) || !strings.Contains(out, cmd.summary) {
 				t.Errorf("%s %s: %d %q %q", cmd.name, flag, code, out, errOut)
 			}
@@ -92,7 +99,7 @@ func TestEveryCommandNeedsTheAgentAndSaysSo(t *testing.T) {
 		"ping": {"bob"}, "ls": {"bob"}, "get": {"bob:/a/b"}, "put": {program, "bob:/a/"},
 		"contacts add": {"link", "bob"}, "contacts remove": {"bob"}, "contacts block": {"bob"}, "contacts unblock": {"bob"},
 		"contacts accept": {"bob"}, "contacts refuse": {"bob"}, "contacts hide": {"bob"}, "contacts show": {"bob"}, "lookup": {"bob"},
-		"devices join": {"code"}, "devices revoke": {"bob"}, "backup restore": {"abandon"}, "message": {"bob", "hello"},
+		"devices join": {"code"}, "devices revoke": {"bob"}, "backup restore": {"abandon"}, "backup save": {"x", "--passphrase-file", program}, "message": {"bob", "hello"},
 		"forward": {"bob:22"}, "pipe": {"bob:22"}, "expose": {"22"}, "unexpose": {"22"},
 		"shares add": {dir}, "shares remove": {"a"}, "jobs submit": {program, "--to", "bob"},
 	}
@@ -129,7 +136,7 @@ func TestFlagsMayStandAnywhere(t *testing.T) {
 		{"a -- --json", "a --json", false, "", ""},
 		{"a --json -- b --state x", "a b --state x", true, "", "4 arguments given"},
 		{"-- a b", "a b", false, "", ""},
-		{"a", "", false, "", "1 arguments given"},
+		{"a", "", false, "", "1 argument given"},
 		{"a b c", "", false, "", "3 arguments given"},
 		{"a b --loud", "", false, "", "-loud"},
 		{"a b --state", "", false, "", "needs an argument"},
@@ -223,7 +230,7 @@ func TestContactsForPeople(t *testing.T) {
 	var b bytes.Buffer
 	contactTable(&b, []api.Contact{
 		{Name: "bob", Role: "friend", Online: true, Path: "relay", RTTMS: 41.7, Reason: api.BothRandom, SentBytes: 1_500_000},
-		{Name: "carol", Role: "me", Path: ""},
+		{Name: "carol", Role: "me", Path: "", Standing: "asked"},
 		{Name: "dave\n", Online: true, Path: "relay", RTTMS: 3, Reason: api.UDPBlockedThere},
 		{Name: "eve", Blocked: true, Online: true, Reason: api.NoDirect},
 	})
@@ -232,6 +239,7 @@ bob      friend  relay     42 ms  1.5 MB  0 B
   Both routers choose ports at random, so there is no direct way. It would be
   direct if either of you switched on UPnP.
 carol    me      off-line         0 B     0 B
+  was asked to add you too, and has not so far
 dave             relay     3 ms   0 B     0 B
   The network around dave blocks UDP, so there is no direct way.
 eve              blocked          0 B     0 B
@@ -248,6 +256,8 @@ func TestPingForPeople(t *testing.T) {
 			Path: "direct", FirstByteMS: 92.6, RTTMS: 41.2, DirectMS: &ms, Local: "host 192.168.1.2:1", Remote: "srflx 44.128.0.7:1"},
 		"relay, first byte after 93 ms, round trip 41.2 ms\n  relay → relay\n  The network around bob lets only web traffic out, so there is no direct way.\n": {
 			Path: "relay", FirstByteMS: 92.6, RTTMS: 41.2, Reason: api.WebOnlyThere, Local: "relay", Remote: "relay"},
+		"direct, first byte after 93 ms, round trip 41.2 ms\n  prflx 44.128.0.7:1\n": {
+			Path: "direct", FirstByteMS: 92.6, RTTMS: 41.2, Remote: "prflx 44.128.0.7:1"},
 	} {
 		var b bytes.Buffer
 		if pingText(&b, p, "bob"); b.String() != want {

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -19,7 +20,7 @@ import (
 func peerPort(text string) (peer, service string, err error) {
 	i := strings.LastIndex(text, ":")
 	if i <= 0 || i == len(text)-1 {
-		return "", "", usage("%q is not PEER:PORT", text)
+		return "", "", usage("%q is not PEER:PORT, such as kitchen:22", text)
 	}
 	return text[:i], text[i+1:], nil
 }
@@ -62,10 +63,10 @@ func forwardPort(c *call) error {
 	if c.ctx.Err() != nil {
 		return nil
 	}
-	if err == nil {
-		err = io.ErrUnexpectedEOF
+	if err == nil || errors.Is(err, io.ErrUnexpectedEOF) {
+		err = errNotRunning
 	}
-	return fmt.Errorf("the agent has stopped: %w", err)
+	return fmt.Errorf("the forward has ended: %w", err)
 }
 
 // pipe connects standard input and output with a TCP service of a peer, as
@@ -117,7 +118,7 @@ func listServices(c *call) error {
 	}
 	return c.print(list, func(w io.Writer) {
 		if len(list) == 0 {
-			fmt.Fprintln(w, "nothing is exposed")
+			fmt.Fprintln(w, "nothing is exposed; let contacts connect to a port with: porchlight expose PORT --to WHO")
 			return
 		}
 		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
@@ -131,7 +132,7 @@ func listServices(c *call) error {
 
 // expose lets contacts connect to PORT here, or to NAME=HOST:PORT.
 func expose(c *call) error {
-	to := c.flags.String("to", "me", "who may connect")
+	to := c.flags.String("to", "me", "WHO may connect: everybody, friends, me, or names, separated by commas")
 	udp := c.flags.Bool("udp", false, "datagrams instead of connections")
 	if err := c.parse(1, 1); err != nil {
 		return err
@@ -141,6 +142,9 @@ func expose(c *call) error {
 		target = name
 	}
 	in := api.Service{Name: name, Network: "tcp", Target: target, To: words(*to)}
+	if len(in.To) == 0 {
+		return usage("say who may connect: --to WHO; or end it with: porchlight unexpose %s", name)
+	}
 	if *udp {
 		in.Network = "udp"
 	}
@@ -149,7 +153,9 @@ func expose(c *call) error {
 		return err
 	}
 	return c.print(s, func(w io.Writer) {
-		fmt.Fprintf(w, "%s may connect to %s (%s %s)\n", nobody(s.To), s.Target, s.Network, s.Name)
+		flag := map[string]string{"udp": " --udp"}[s.Network]
+		fmt.Fprintf(w, "%s is exposed as %s %s for %s; they connect with: porchlight forward PEER:%[3]s%[5]s\n",
+			s.Target, s.Network, s.Name, strings.Join(s.To, ","), flag)
 	})
 }
 
@@ -165,5 +171,5 @@ func unexpose(c *call) error {
 	if err := c.client.do(c.ctx, http.MethodDelete, "services/"+network+"/"+url.PathEscape(c.args[0]), nil, nil); err != nil {
 		return err
 	}
-	return c.print(map[string]string{"removed": c.args[0]}, func(w io.Writer) { fmt.Fprintf(w, "%s is no longer exposed\n", c.args[0]) })
+	return c.print(map[string]string{"removed": c.args[0]}, func(w io.Writer) { fmt.Fprintf(w, "%s %s is no longer exposed\n", network, c.args[0]) })
 }

@@ -18,18 +18,18 @@ import (
 // runAgent is the daemon itself.
 func runAgent(c *call) error {
 	cfg := config.Default()
-	file := c.flags.String("config", "", "config file")
-	listen := c.flags.String("listen", "", "UDP and TCP address")
-	console := c.flags.String("console", "", "address of the console, or off")
+	file := c.flags.String("config", "", "JSON file with the same options; those given here come first")
+	listen := c.flags.String("listen", "", "UDP and TCP address; default: any, at a port that is chosen once and kept")
+	console := c.flags.String("console", "", "address of the console, or off; default: 127.0.0.1:8460")
 	var bootstrap []string
 	c.flags.Func("bootstrap", "link of a device that introduces this one (repeatable)", func(s string) error {
 		bootstrap = append(bootstrap, s)
 		return nil
 	})
-	reachability := c.flags.String("reachability", "", "auto, public or private")
-	level := c.flags.String("log-level", "", "debug, info, warn or error")
-	name := c.flags.String("name", "", "what to call this device")
-	work := c.flags.String("work", "", "folder for tasks of others")
+	reachability := c.flags.String("reachability", "", "auto, public (others get in) or private (helps nobody else); default: auto")
+	level := c.flags.String("log-level", "", "debug, info, warn or error; default: info")
+	name := c.flags.String("name", "", "what to call this device; default: the host's name")
+	work := c.flags.String("work", "", "folder for tasks of others; default: work in the state folder")
 	relay := c.flags.String("relay", "", "TURN server to keep a place at, such as turn:HOST:PORT?transport=tcp")
 	relayUser := c.flags.String("relay-user", "", "user name at that server")
 	relayPassword := c.flags.String("relay-password-file", "", "file with the password for it")
@@ -38,15 +38,15 @@ func runAgent(c *call) error {
 		stun = append(stun, s)
 		return nil
 	})
-	dht := c.flags.String("dht", "", "on or off: the BitTorrent DHT as directory")
+	dht := c.flags.String("dht", "", "on or off: find devices, and be found, by the BitTorrent DHT; default: on")
 	var nodes []string
 	c.flags.Func("dht-node", "IP:PORT of a node of the DHT to begin with, or none (repeatable)", func(s string) error {
 		nodes = append(nodes, s)
 		return nil
 	})
-	lan := c.flags.String("lan", "", "on or off: find devices in the same network")
-	gateway := c.flags.String("gateway", "", "address at which browsers here see what contacts serve, or off")
-	requests := c.flags.String("requests", "", "on or off: strangers may ask to become contacts")
+	lan := c.flags.String("lan", "", "on or off: find devices in the same network; default: on")
+	gateway := c.flags.String("gateway", "", "address at which browsers here see what contacts serve, or off; default: 127.0.0.1:8461")
+	requests := c.flags.String("requests", "", "on or off: strangers may ask to become contacts; default: on")
 	loopback := c.flags.Bool("loopback", false, "meet agents on this same machine, for trying out")
 	if err := c.parse(0, 0); err != nil {
 		return err

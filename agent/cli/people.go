@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/url"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"porchlight/agent/api"
+	"porchlight/agent/owner"
 )
 
 func listRequests(c *call) error {
@@ -30,10 +32,10 @@ func listRequests(c *call) error {
 		for _, q := range list {
 			fmt.Fprintf(w, "%s  %s\n", printable(q.Name), q.Address)
 			if q.Note != "" {
-				fmt.Fprintf(w, "  %s\n", printable(q.Note))
+				fmt.Fprintf(w, "  %s\n", harmless(q.Note))
 			}
 		}
-		fmt.Fprintln(w, "\nanswer with: porchlight contacts accept ADDRESS [NAME], or contacts refuse ADDRESS")
+		fmt.Fprintln(w, "\nanswer with: porchlight contacts accept ADDRESS [NAME], or: porchlight contacts refuse ADDRESS")
 	})
 }
 
@@ -95,7 +97,8 @@ func listDevices(c *call) error {
 
 func devicesText(w io.Writer, d api.Devices) {
 	if d.Owner == "" {
-		fmt.Fprintln(w, "this device belongs to nobody yet; begin with: porchlight devices invite")
+		fmt.Fprintln(w, "this device belongs to nobody yet; make it yours with: porchlight devices invite")
+		fmt.Fprintln(w, "or, if another device is yours already, make a code there and type it here: porchlight devices join CODE")
 		return
 	}
 	fmt.Fprintf(w, "owner  %s\n", d.Owner)
@@ -137,7 +140,8 @@ func inviteDevice(c *call) error {
 		}
 	}
 	return c.print(i, func(w io.Writer) {
-		fmt.Fprintf(w, "On the new device, within %d minutes:\n\n  porchlight devices join %s\n", i.ExpiresS/60, i.Code)
+		fmt.Fprintf(w, "On the new device, within %s:\n\n  porchlight devices join %s\n", plural(int(i.ExpiresS+59)/60, "minute"), i.Code)
+		fmt.Fprintf(w, "\nIf that finds nobody, by link:\n\n  porchlight devices join '%s'\n", i.Link)
 	})
 }
 
@@ -149,7 +153,10 @@ func joinOwner(c *call) error {
 	if err := c.client.do(c.ctx, http.MethodPost, "devices/join", map[string]string{"code": c.args[0]}, &d); err != nil {
 		return err
 	}
-	return c.print(d, func(w io.Writer) { devicesText(w, d) })
+	return c.print(d, func(w io.Writer) {
+		fmt.Fprintln(w, "this device is one of yours now")
+		devicesText(w, d)
+	})
 }
 
 func revokeDevice(c *call) error {
@@ -160,13 +167,22 @@ func revokeDevice(c *call) error {
 		return err
 	}
 	return c.print(map[string]string{"revoked": c.args[0]}, func(w io.Writer) {
-		fmt.Fprintf(w, "%s is no longer yours; contacts are told\n", c.args[0])
+		fmt.Fprintf(w, "%s is no longer yours; your devices and contacts are told\n", c.args[0])
 	})
 }
 
+// leaveOwner asks twice before the owner's key is lost.
 func leaveOwner(c *call) error {
+	forget := c.flags.Bool("forget-key", false, "also where the owner's key lies on this device and is lost by that")
 	if err := c.parse(0, 0); err != nil {
 		return err
+	}
+	var d api.Devices
+	if err := c.client.do(c.ctx, http.MethodGet, "devices", nil, &d); err != nil {
+		return err
+	}
+	if d.HoldsKey && !*forget {
+		return usage("the owner's key lies on this device and would be lost; keep a copy first: porchlight backup words, then leave with --forget-key")
 	}
 	if err := c.client.do(c.ctx, http.MethodPost, "devices/leave", nil, nil); err != nil {
 		return err
@@ -202,15 +218,26 @@ func backupWords(c *call) error {
 }
 
 func (c *call) saveWords(path string, words []string) error {
+	if err := writeNew(path, strings.Join(words, " ")+"\n"); err != nil {
+		return err
+	}
+	return c.print(map[string]string{"file": path}, func(w io.Writer) { fmt.Fprintf(w, "the owner's key is in %s; whoever reads it is you\n", path) })
+}
+
+// writeNew keeps the owner's key in a file that was not there before.
+func writeNew(path, text string) error {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		err = fmt.Errorf("%w; choose another name", err)
+	}
 	if err != nil {
 		return fmt.Errorf("keep the owner's key: %w", err)
 	}
-	_, err = fmt.Fprintln(f, strings.Join(words, " "))
+	_, err = f.WriteString(text)
 	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return fmt.Errorf("keep the owner's key: %w", err)
 	}
-	return c.print(map[string]string{"file": path}, func(w io.Writer) { fmt.Fprintf(w, "the owner's key is in %s; whoever reads it is you\n", path) })
+	return nil
 }
 
 // maxWords is the size of the largest file of words that is read, in bytes.
@@ -218,26 +245,70 @@ const maxWords = 4096
 
 // backupRestore takes the words as arguments, from a file or from standard input.
 func backupRestore(c *call) error {
-	file := c.flags.String("file", "", "file with the words, - for standard input")
+	file := c.flags.String("file", "", "file with the words, or one of backup save; - for standard input")
+	secret := c.flags.String("passphrase-file", "", "file with the passphrase of a sealed one, on its first line")
 	if err := c.parse(0, 24); err != nil {
 		return err
 	}
-	text := strings.Join(c.args, " ")
+	in := map[string]string{"words": strings.Join(c.args, " ")}
 	if *file != "" {
 		b, err := readWords(*file)
 		if err != nil {
 			return err
 		}
-		text = string(b)
+		in["words"] = string(b)
 	}
-	if text == "" {
-		return usage("give the 24 words, or --file FILE")
+	if strings.HasPrefix(in["words"], owner.BackupHeader) {
+		in = map[string]string{"file": in["words"]}
+		var err error
+		if in["passphrase"], err = readPassphrase(*secret); err != nil {
+			return err
+		}
+	} else if in["words"] == "" {
+		return usage("type the 24 words, or name a file with them: --file FILE")
 	}
 	var d api.Devices
-	if err := c.client.do(c.ctx, http.MethodPost, "owner/restore", map[string]string{"words": text}, &d); err != nil {
+	if err := c.client.do(c.ctx, http.MethodPost, "owner/restore", in, &d); err != nil {
 		return err
 	}
 	return c.print(d, func(w io.Writer) { devicesText(w, d) })
+}
+
+// backupSave keeps the owner's key in a file that only a passphrase opens.
+func backupSave(c *call) error {
+	secret := c.flags.String("passphrase-file", "", "file with the passphrase, on its first line; - for standard input")
+	if err := c.parse(1, 1); err != nil {
+		return err
+	}
+	passphrase, err := readPassphrase(*secret)
+	if err != nil {
+		return err
+	}
+	if passphrase == "" {
+		return usage("name a file with the passphrase: --passphrase-file FILE; without one, use: porchlight backup words -o FILE")
+	}
+	var answer struct {
+		File string `json:"file"`
+	}
+	if err := c.client.do(c.ctx, http.MethodPost, "owner/backup", map[string]string{"passphrase": passphrase}, &answer); err != nil {
+		return err
+	}
+	if err := writeNew(c.args[0], answer.File); err != nil {
+		return err
+	}
+	return c.print(map[string]string{"file": c.args[0]}, func(w io.Writer) {
+		fmt.Fprintf(w, "the owner's key is in %s; whoever has the file and the passphrase is you\n", c.args[0])
+	})
+}
+
+// readPassphrase reads the first line of a file; "" names none.
+func readPassphrase(path string) (string, error) {
+	if path == "" {
+		return "", nil
+	}
+	b, err := readWords(path)
+	line, _, _ := strings.Cut(string(b), "\n")
+	return strings.TrimRight(line, "\r"), err
 }
 
 func readWords(path string) ([]byte, error) {
@@ -251,7 +322,7 @@ func readWords(path string) ([]byte, error) {
 	}
 	b, err := io.ReadAll(io.LimitReader(f, maxWords+1))
 	if err == nil && len(b) > maxWords {
-		err = fmt.Errorf("more than %d bytes: these are no 24 words", maxWords)
+		err = fmt.Errorf("%s has more than %d bytes: these are no 24 words", path, maxWords)
 	}
 	return b, err
 }
@@ -270,9 +341,9 @@ func sendMessage(c *call) error {
 		case "delivered":
 			fmt.Fprintln(w, "delivered")
 		case "stored":
-			fmt.Fprintln(w, "stored; it is delivered when they come on-line")
+			fmt.Fprintln(w, "kept by a helper until they come on-line")
 		default:
-			fmt.Fprintln(w, "on its way; see: porchlight messages", c.args[0])
+			fmt.Fprintln(w, "on its way; what became of it: porchlight messages", c.args[0])
 		}
 	})
 }
@@ -298,6 +369,19 @@ func listMessages(c *call) error {
 	return c.print(list, func(w io.Writer) { messagesText(w, list) })
 }
 
+// stateWords says what became of a message that was sent.
+func stateWords(state string) string {
+	switch state {
+	case "waiting":
+		return "on its way"
+	case "stored":
+		return "kept by a helper"
+	case "expired":
+		return "expired, never delivered"
+	}
+	return printable(state)
+}
+
 func messagesText(w io.Writer, list []api.Message) {
 	if len(list) == 0 {
 		fmt.Fprintln(w, "no messages")
@@ -306,11 +390,11 @@ func messagesText(w io.Writer, list []api.Message) {
 		when := time.UnixMilli(m.UnixMS).Format("2006-01-02 15:04")
 		who, state := printable(m.Peer), ""
 		if m.Out {
-			who, state = "me → "+who, " ("+m.State+")"
+			who, state = "me → "+who, " ("+stateWords(m.State)+")"
 		}
 		fmt.Fprintf(w, "%s  %s%s\n", when, who, state)
 		for _, line := range strings.Split(m.Text, "\n") {
-			fmt.Fprintf(w, "  %s\n", printable(line))
+			fmt.Fprintf(w, "  %s\n", harmless(line))
 		}
 	}
 }

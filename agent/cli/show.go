@@ -43,6 +43,23 @@ func statusText(w io.Writer, s api.Status) {
 	}
 	fmt.Fprintf(w, "memory        %.1f MB, running for %s\n\n", float64(s.RSSBytes)/1e6, (time.Duration(s.UptimeMS) * time.Millisecond).Round(time.Second))
 	contactTable(w, s.Contacts)
+	noticesText(w, s)
+}
+
+// noticesText says what waits for the owner.
+func noticesText(w io.Writer, s api.Status) {
+	for _, p := range s.Contacts {
+		if p.Unread > 0 {
+			fmt.Fprintf(w, "\n%s from %s that you have not read; see: porchlight messages %[2]s\n", plural(p.Unread, "message"), printable(p.Name))
+		}
+	}
+	switch n := len(s.Requests); n {
+	case 0:
+	case 1:
+		fmt.Fprintf(w, "\n%s asks to become a contact; see: porchlight contacts requests\n", printable(s.Requests[0].Name))
+	default:
+		fmt.Fprintf(w, "\n%d people ask to become contacts; see: porchlight contacts requests\n", n)
+	}
 }
 
 func seenAt(public string) string {
@@ -91,8 +108,15 @@ func contactTable(w io.Writer, list []api.Contact) {
 	t.Flush()
 	for i, row := range strings.SplitAfter(table.String(), "\n") {
 		io.WriteString(w, row)
-		if p := i - 1; p >= 0 && p < len(list) && list[p].Path != "" && !list[p].Blocked {
+		p := i - 1
+		if p < 0 || p >= len(list) || list[p].Blocked {
+			continue
+		}
+		if list[p].Path != "" {
 			whyText(w, list[p].Reason, printable(list[p].Name))
+		}
+		if list[p].Standing == "asked" {
+			fmt.Fprintln(w, "  was asked to add you too, and has not so far")
 		}
 	}
 }
@@ -131,7 +155,7 @@ func showID(c *call) error {
 
 func showLink(c *call) error {
 	code := c.flags.Bool("qr", false, "draw it as QR code")
-	person := c.flags.Bool("me", false, "the link of the owner, which leads to the best of their devices")
+	person := c.flags.Bool("me", false, "your own, which leads to the best of your devices")
 	if err := c.parse(0, 0); err != nil {
 		return err
 	}
@@ -147,6 +171,8 @@ func showLink(c *call) error {
 	return c.print(map[string]string{"link": link}, func(w io.Writer) { fmt.Fprintln(w, link) })
 }
 
+var errNoOwner = errors.New("this device belongs to nobody yet; begin with: porchlight devices invite")
+
 // link returns that of this device, or of the person it belongs to.
 func (c *call) link(person bool) (string, error) {
 	if !person {
@@ -158,7 +184,7 @@ func (c *call) link(person bool) (string, error) {
 		return "", err
 	}
 	if d.Owner == "" {
-		return "", errors.New("this device belongs to nobody yet; begin with: porchlight devices invite")
+		return "", errNoOwner
 	}
 	return d.Link, nil
 }
@@ -203,7 +229,7 @@ func lookUp(c *call) error {
 		return err
 	}
 	return c.print(l, func(w io.Writer) {
-		fmt.Fprintf(w, "%s\nfound by %s in %.1f ms\n", l.Address, l.Source, l.MS)
+		fmt.Fprintf(w, "%s\n%s (%.1f ms)\n", l.Address, sourceWords(l.Source), l.MS)
 		for _, at := range l.At {
 			fmt.Fprintf(w, "  at   %s\n", at)
 		}
@@ -211,6 +237,23 @@ func lookUp(c *call) error {
 			fmt.Fprintf(w, "  via  %s\n", via)
 		}
 	})
+}
+
+// sourceWords says who told where a device is.
+func sourceWords(source string) string {
+	switch source {
+	case "session":
+		return "connected already; --no-session looks further"
+	case "lan":
+		return "heard in this network"
+	case "link":
+		return "its link says where"
+	case "cache":
+		return "found before; --fresh asks anew"
+	case "dht":
+		return "found in the directory"
+	}
+	return "found by " + printable(source)
 }
 
 func ping(c *call) error {
@@ -244,7 +287,10 @@ func pingText(w io.Writer, p api.Ping, peer string) {
 	if p.DirectMS != nil {
 		fmt.Fprintf(w, ", direct after %.0f ms", *p.DirectMS)
 	}
-	fmt.Fprintf(w, "\n  %s → %s\n", p.Local, p.Remote)
+	if p.Local != "" { // of who called here only that is known where they are
+		p.Local += " → "
+	}
+	fmt.Fprintf(w, "\n  %s%s\n", p.Local, p.Remote)
 	if strings.HasPrefix(peer, "porchlight:") || len(peer) > maxName {
 		peer = "that device" // a link or an address says nothing in a sentence
 	}

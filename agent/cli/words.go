@@ -152,17 +152,25 @@ const maxName = 40
 // not to be seen (control characters, direction marks) is left out, and what
 // is longer than maxName is cut.
 func printable(name string) string {
-	var out []rune
-	for _, r := range name {
-		if !unicode.IsPrint(r) {
-			continue
-		}
-		if len(out) == maxName {
-			return string(append(out[:maxName-1], '…'))
-		}
-		out = append(out, r)
+	out := []rune(strings.TrimSpace(harmless(name)))
+	if len(out) > maxName {
+		out = append(out[:maxName-1], '…')
 	}
-	return strings.TrimSpace(string(out))
+	return string(out)
+}
+
+// harmless leaves out of one line of somebody's text what would speak to the
+// terminal.
+func harmless(line string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\t':
+			return ' '
+		case !unicode.IsPrint(r):
+			return -1
+		}
+		return r
+	}, line)
 }
 
 // wrap breaks a text into lines of at most width characters, unless one word

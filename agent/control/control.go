@@ -135,6 +135,7 @@ func New(cfg Config) *Server {
 	s.local.Handle("/", s.routes)
 	// Keys and whatever holds a connection are for the commands alone.
 	on(s.local)("GET /api/v1/owner/words", s.words)
+	on(s.local)("POST /api/v1/owner/backup", s.backup)
 	on(s.local)("POST /api/v1/owner/restore", s.restore)
 	s.local.HandleFunc("POST /api/v1/forward", s.forward)
 	s.local.HandleFunc("GET /api/v1/ping", s.ping)
@@ -271,6 +272,9 @@ func (s *Server) addContact(_ http.ResponseWriter, r *http.Request) (any, error)
 	}
 	if body.Link.Address == s.cfg.Address {
 		return nil, errOwn
+	}
+	if err := checkNote(body.Note); err != nil {
+		return nil, err
 	}
 	before, known := s.cfg.Contacts.Get(body.Link.Address)
 	c, err := s.cfg.Contacts.Add(body.Link, body.Name, role)

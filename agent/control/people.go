@@ -8,10 +8,12 @@ import (
 	"net/netip"
 	"strconv"
 	"time"
+	"unicode/utf8"
 
 	"porchlight/agent/api"
 	"porchlight/agent/contacts"
 	"porchlight/agent/identity"
+	"porchlight/agent/people"
 )
 
 const (
@@ -49,6 +51,10 @@ type Devices interface {
 	// Words returns the owner's key as words, Restore puts it here.
 	Words() ([]string, error)
 	Restore(ctx context.Context, words string) error
+	// Backup returns the key as the text of a file that a passphrase opens.
+	Backup(passphrase string) (string, error)
+	// RestoreFile puts the key of such a file here.
+	RestoreFile(ctx context.Context, file, passphrase string) error
 }
 
 // Messages is what the API needs of short texts.
@@ -89,6 +95,14 @@ func (s *Server) peopleRoutes(handle func(string, handler)) {
 	handle("GET /api/v1/services", s.listServices)
 	handle("POST /api/v1/services", s.addService)
 	handle("DELETE /api/v1/services/{network}/{name}", s.removeService)
+}
+
+// checkNote refuses a note that would not be sent, before anything is changed.
+func checkNote(note string) error {
+	if n := utf8.RuneCountInString(note); n > people.MaxNote {
+		return Invalid(fmt.Errorf("the note has %d characters of at most %d; make it shorter", n, people.MaxNote))
+	}
+	return nil
 }
 
 func (s *Server) listRequests(http.ResponseWriter, *http.Request) (any, error) {
@@ -310,16 +324,35 @@ func (s *Server) words(http.ResponseWriter, *http.Request) (any, error) {
 	return map[string][]string{"words": words}, err
 }
 
+func (s *Server) backup(_ http.ResponseWriter, r *http.Request) (any, error) {
+	body, err := read[struct {
+		Passphrase string `json:"passphrase"`
+	}](r)
+	if err != nil {
+		return nil, err
+	}
+	file, err := s.cfg.Devices.Backup(body.Passphrase)
+	return map[string]string{"file": file}, err
+}
+
+// restore takes words, or a file and its passphrase.
 func (s *Server) restore(_ http.ResponseWriter, r *http.Request) (any, error) {
 	body, err := read[struct {
-		Words string `json:"words"`
+		Words      string `json:"words"`
+		File       string `json:"file"`
+		Passphrase string `json:"passphrase"`
 	}](r)
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), joinLimit)
 	defer cancel()
-	if err := s.cfg.Devices.Restore(ctx, body.Words); err != nil {
+	if body.File != "" {
+		err = s.cfg.Devices.RestoreFile(ctx, body.File, body.Passphrase)
+	} else {
+		err = s.cfg.Devices.Restore(ctx, body.Words)
+	}
+	if err != nil {
 		return nil, err
 	}
 	return s.cfg.Devices.List(), nil
@@ -337,6 +370,9 @@ func (s *Server) lookup(_ http.ResponseWriter, r *http.Request) (any, error) {
 	began := time.Now()
 	answer, err := s.cfg.Lookup(ctx, link, LookupWish{Fresh: q.Get("fresh") == "true", NoSession: q.Get("no_session") == "true"})
 	answer.MS = milliseconds(time.Since(began))
+	if link.Address.Kind() == identity.KindOwner {
+		return answer, unreached(err) // their devices were called
+	}
 	return answer, unfound(err)
 }
 

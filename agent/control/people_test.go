@@ -65,6 +65,12 @@ func (h *household) Restore(_ context.Context, words string) error {
 	return nil
 }
 
+func (*household) Backup(passphrase string) (string, error) { return "sealed by " + passphrase, nil }
+func (h *household) RestoreFile(_ context.Context, file, passphrase string) error {
+	h.joined = file + " with " + passphrase
+	return nil
+}
+
 // texts sends to whoever is named.
 type texts struct{ read string }
 
@@ -136,6 +142,8 @@ func TestAnswersAboutPeople(t *testing.T) {
 		{"DELETE", "services/tcp/80", "", 404, "tcp 80"},
 		{"GET", "owner/words", "", 200, `["abandon","ability"]`},
 		{"POST", "owner/restore", `{"words":"abandon"}`, 200, "owner of abandon"},
+		{"POST", "owner/restore", `{"file":"f","passphrase":"p"}`, 200, "owner of f with p"},
+		{"POST", "owner/backup", `{"passphrase":"p"}`, 200, `"file":"sealed by p"`},
 		{"GET", "lookup?peer=bob", "", 200, `"source":"cache"`},
 		{"GET", "lookup?peer=bob&fresh=true", "", 200, `"source":"dht"`},
 		{"GET", "resolve?peer=" + nowhere.String(), "", 504, "try again later"},
@@ -153,7 +161,7 @@ func TestAnswersAboutPeople(t *testing.T) {
 
 func TestKeysAreForCommandsOnly(t *testing.T) {
 	s := New(config(t))
-	for _, target := range []string{"GET /api/v1/owner/words", "POST /api/v1/owner/restore", "POST /api/v1/forward?peer=bob"} {
+	for _, target := range []string{"GET /api/v1/owner/words", "POST /api/v1/owner/restore", "POST /api/v1/owner/backup", "POST /api/v1/forward?peer=bob"} {
 		method, path, _ := strings.Cut(target, " ")
 		w := httptest.NewRecorder()
 		s.Routes().ServeHTTP(w, httptest.NewRequest(method, path, strings.NewReader("{}")))

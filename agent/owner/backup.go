@@ -20,8 +20,9 @@ const (
 	// MaxBackup is the size of the largest backup file that is read, in bytes.
 	MaxBackup = 1024
 
-	backupForm = "porchlight-owner-key-1"
-	saltSize   = 16
+	// BackupHeader is the first line of a backup file.
+	BackupHeader = "porchlight-owner-key-1"
+	saltSize     = 16
 
 	// What sealing costs, and the most that a file may ask of its reader: a
 	// 64 MiB router must not be brought down by somebody's file.
@@ -39,7 +40,7 @@ var (
 
 // Backup returns the owner's key as a file, sealed if there is a passphrase.
 func Backup(o *identity.Owner, passphrase string) []byte {
-	head := backupForm + "\nowner " + o.Address().String() + "\n"
+	head := BackupHeader + "\nowner " + o.Address().String() + "\n"
 	if passphrase == "" {
 		return []byte(head + "seed " + encode(o.Seed()) + "\n")
 	}
@@ -97,8 +98,8 @@ func backupLines(file []byte) ([]string, error) {
 	}
 	text := strings.TrimSpace(strings.ReplaceAll(string(file), "\r\n", "\n"))
 	lines := strings.Split(text, "\n")
-	if len(lines) != 3 || lines[0] != backupForm {
-		return nil, fmt.Errorf("%w: it does not begin with %q, or has not three lines", ErrBackup, backupForm)
+	if len(lines) != 3 || lines[0] != BackupHeader {
+		return nil, fmt.Errorf("%w: it does not begin with %q, or has not three lines", ErrBackup, BackupHeader)
 	}
 	return lines, nil
 }

@@ -135,7 +135,8 @@ func (s *Store) believes(device identity.Address, p proof) bool {
 
 // Prove takes note that a device's certificates named an owner, for a version
 // of the owner's roster. It does nothing if a roster says that they are over.
-// If the version is above Version(owner), a newer roster is worth asking for.
+// If the version is above Version(owner), a newer roster is worth asking for,
+// and Changed tells.
 func (s *Store) Prove(device, owner identity.Address, version uint64) {
 	p := proof{owner, version}
 	s.mu.Lock()
@@ -150,5 +151,22 @@ func (s *Store) Prove(device, owner identity.Address, version uint64) {
 			break
 		}
 	}
+	if r, _ := s.roster(owner); s.proofs[device] != p && version > r.Version {
+		s.signal()
+	}
 	s.proofs[device] = p
+}
+
+// Outdated reports whether a device has proved that there is a newer roster of
+// its owner than the one known.
+func (s *Store) Outdated(owner identity.Address) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	r, _ := s.roster(owner)
+	for _, p := range s.proofs {
+		if p.owner == owner && p.version > r.Version {
+			return true
+		}
+	}
+	return false
 }

@@ -143,7 +143,7 @@ func (s *Store) readKey() error {
 	if k.Form == "" && len(k.Seed) == 0 {
 		return nil
 	}
-	if k.Form != backupForm || len(k.Seed) != ed25519.SeedSize {
+	if k.Form != BackupHeader || len(k.Seed) != ed25519.SeedSize {
 		return fmt.Errorf("%s is damaged; restore it from your words, or move it away", keyFile)
 	}
 	s.key = identity.OwnerFromSeed(k.Seed)
@@ -237,7 +237,7 @@ func (s *Store) keep(o own) (err error) {
 func (s *Store) keepKey(key *identity.Owner) error {
 	var form keyForm
 	if key != nil {
-		form = keyForm{Form: backupForm, Seed: key.Seed()}
+		form = keyForm{Form: BackupHeader, Seed: key.Seed()}
 	}
 	if err := s.cfg.Files.WriteJSON(keyFile, form); err != nil {
 		return fmt.Errorf("store the owner's key: %w", err)
@@ -256,7 +256,7 @@ func (s *Store) signal() {
 }
 
 // Changed returns a channel that is closed at the next change of rosters, of
-// the own owner or of the invitation.
+// the own owner or of the invitation, and when a newer roster is heard of.
 func (s *Store) Changed() <-chan struct{} {
 	s.mu.RLock()
 	defer s.mu.RUnlock()

@@ -145,18 +145,18 @@ func (p *Presence) pace(now time.Time) time.Duration {
 func (p *Presence) begin(d *device, now time.Time) {
 	p.busy++
 	d.busy, d.again, d.due = true, false, time.Time{}
-	on, doubted := !d.leave, d.doubted
+	to, on, doubted := d.peer.Address, !d.leave, d.doubted
 	d.leave, d.doubted = false, false
 	p.running.Go(func() {
 		ctx, cancel := context.WithTimeout(p.ctx, tellLimit)
 		defer cancel()
-		m, err := p.tell(ctx, d.peer.Address, on)
+		m, err := p.tell(ctx, to, on)
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.busy--
 		d.busy = false
 		poke(p.wake)
-		if p.devices[d.peer.Address] != d || p.ctx.Err() != nil {
+		if p.devices[to] != d || p.ctx.Err() != nil {
 			return
 		}
 		p.settle(d, m, err, now, doubted)
@@ -213,6 +213,9 @@ func (p *Presence) hear(d *device, m message, fresh bool) {
 	}
 	if other {
 		d.begin(m.Boot)
+		if !fresh {
+			d.watched = time.Time{} // the watch was one of the former life
+		}
 	}
 	d.last = m.N
 	if m.Name != d.seen.Name || m.Roster != d.seen.Roster {
@@ -253,6 +256,9 @@ func (p *Presence) set(d *device, online bool) {
 		return
 	}
 	d.seen.Online, d.seen.Since = online, p.cfg.Now()
+	if !online {
+		d.watched = time.Time{} // the watch ended with the registration
+	}
 	p.notify()
 	if online && p.cfg.Requests != nil {
 		p.cfg.Requests.online(d.peer.Address)

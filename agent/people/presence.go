@@ -342,10 +342,10 @@ func (p *Presence) change(d *device, peer Peer) {
 	d.peer = peer
 	switch {
 	case !p.begun || was == peer.Hidden:
-	case peer.Hidden && !d.seen.Online:
-		d.due = time.Time{}
 	case peer.Hidden && d.busy: // the exchange ends first
 		d.leave, d.again = true, true
+	case peer.Hidden && !d.seen.Online:
+		d.due = time.Time{}
 	case peer.Hidden:
 		d.leave, d.due = true, time.Now()
 	case d.busy:

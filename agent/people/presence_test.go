@@ -174,6 +174,36 @@ func TestAPowerCutIsSeenByTheHintAndWithoutItByTheLease(t *testing.T) {
 	}
 }
 
+func TestWhoComesBackIsWatchedAnew(t *testing.T) {
+	for _, noticed := range []bool{true, false} {
+		t.Run(fmt.Sprint("noticed=", noticed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld()
+				a, b := w.newMember(t, 1, 2), w.newMember(t, 2, 1)
+				a.Announce()
+				b.Announce()
+				after(time.Minute)
+				a.vanish() // and its watchers with its registration
+				if noticed {
+					b.Left(a.address)
+					after(10 * time.Second)
+				}
+				a.start(t)
+				a.Announce()
+				back := time.Now()
+				after(watchFirst + watchSpread + 2*time.Second)
+				w.mu.Lock()
+				defer w.mu.Unlock()
+				if !slices.ContainsFunc(w.told, func(n noted) bool {
+					return n.from == b.address && n.to == a.address && n.watch && n.at.After(back)
+				}) {
+					t.Error("nobody watches it")
+				}
+			})
+		})
+	}
+}
+
 func TestForgedHintsCostFewNotesAndHarmNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()

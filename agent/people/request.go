@@ -21,7 +21,7 @@ const (
 
 // requestRetries is when a request that did not arrive is sent again; the last
 // one repeats. When the contact comes on-line it is sent at once.
-var requestRetries = []time.Duration{time.Minute, 5 * time.Minute, 30 * time.Minute, time.Hour, 6 * time.Hour}
+var requestRetries = []time.Duration{15 * time.Second, time.Minute, 5 * time.Minute, 30 * time.Minute, time.Hour, 6 * time.Hour}
 
 // RequestConfig is what Requests need.
 type RequestConfig struct {

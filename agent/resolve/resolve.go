@@ -134,13 +134,19 @@ func (r *Resolver) call(ctx context.Context, devices []identity.Address) (identi
 			results <- result{d, err}
 		}()
 	}
-	var errs []error
+	var first error
 	for range devices {
 		one := <-results
 		if one.err == nil {
 			return one.device, nil
 		}
-		errs = append(errs, one.err)
+		if first == nil {
+			first = one.err
+		}
 	}
-	return identity.Address{}, fmt.Errorf("none of %d devices answers: %w", len(devices), errors.Join(errs...))
+	if len(devices) == 1 {
+		return identity.Address{}, first
+	}
+	// What stopped the first is what stopped the others, mostly.
+	return identity.Address{}, fmt.Errorf("none of %d devices answers; of the first: %w", len(devices), first)
 }
