@@ -55,7 +55,7 @@ const nodesFile = "nodes.json"
 
 // newNode returns the device's node of the DHT; nil if the owner wants none.
 func newNode(h *held, cfg config.Config, folder *state.Folder, socket *nat.Socket, keeper *reach.Keeper, fellows *reach.Fellows,
-	lan *beacon.Beacon, log *slog.Logger) (*dht.Node, error) {
+	lan *beacon.Beacon, home *household, log *slog.Logger) (*dht.Node, error) {
 	if cfg.DHT != "on" {
 		return nil, nil
 	}
@@ -75,7 +75,7 @@ func newNode(h *held, cfg config.Config, folder *state.Folder, socket *nat.Socke
 		Conn:     conn,
 		ReadOnly: func() bool { return !servesTable(keeper) },
 		Bootstrap: func() []netip.AddrPort {
-			return slices.Concat(saved, lanNodes(lan), besideAll(fellows.Links()), known)
+			return slices.Concat(saved, lanNodes(lan), besideAll(fellows.Links()), besideAll(named(home.book)), known)
 		},
 		Logger: log,
 	})

@@ -1,7 +1,9 @@
 package app
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -137,6 +139,7 @@ func newOverlay(device *identity.Device, socket *nat.Socket, book *contacts.Book
 		Socket: socket,
 		Admit:  book.Admit,
 		Proved: owners.Prove,
+		Upkeep: []string{introduce.Service, dialback.Service},
 		Began:  func(a identity.Address) { arrived.tell(a) },
 		Logger: log,
 	})
@@ -201,6 +204,7 @@ func newKeeper(cfg config.Config, device *identity.Device, o *overlay.Overlay, m
 		Policy:     cfg.Reachability,
 		Loopback:   cfg.Loopback,
 		Registered: noteRegistration(fellows, c, log),
+		Refused:    func(r introduce.Registration) { fellows.Suggest(r.Others...) },
 		Logger:     log,
 	}), nil
 }
@@ -263,7 +267,7 @@ func newIntroduceServer(device *identity.Device, o *overlay.Overlay, joiner *joi
 		WelcomeNote: presence.Receive,
 		Told:        presence.Handle,
 		Left:        presence.Left,
-		Others:      func() []identity.Via { return others(fellows) },
+		Others:      func(a identity.Address) []identity.Via { return others(fellows, a) },
 		Reachable:   func(a identity.Address, at []netip.AddrPort) { noteReachable(fellows, a, at) },
 		Seen:        func(a identity.Address) netip.AddrPort { return seenAt(o, a) },
 		Reach: func(ctx context.Context, back identity.Via) error {
@@ -281,14 +285,23 @@ func newIntroduceServer(device *identity.Device, o *overlay.Overlay, joiner *joi
 // errInward says that somebody wanted this device to dial into its own network.
 var errInward = errors.New("it leads into this network")
 
-// others lists rendezvous for those who register here.
-func others(fellows *reach.Fellows) (list []identity.Via) {
-	for _, l := range fellows.Links() {
-		if len(list) < introduce.MaxOthers && len(l.At) > 0 {
-			list = append(list, identity.Via{Address: l.Address, At: l.At[0]})
-		}
+// others lists rendezvous for one who registers here, as an order by hash has
+// it: the same at all times, and another for each, so that not everybody goes
+// to the same few.
+func others(fellows *reach.Fellows, caller identity.Address) (list []identity.Via) {
+	links := slices.DeleteFunc(fellows.Links(), func(l identity.Link) bool { return len(l.At) == 0 || l.Address == caller })
+	slices.SortFunc(links, func(a, b identity.Link) int {
+		x, y := lot(caller, a.Address), lot(caller, b.Address)
+		return bytes.Compare(x[:], y[:])
+	})
+	for _, l := range links[:min(len(links), introduce.MaxOthers)] {
+		list = append(list, identity.Via{Address: l.Address, At: l.At[0]})
 	}
 	return list
+}
+
+func lot(caller, fellow identity.Address) [sha256.Size]byte {
+	return sha256.Sum256(append(caller.Key(), fellow.Key()...))
 }
 
 // noteReachable keeps that a device which registers here can be called itself:

@@ -39,7 +39,7 @@ import (
 
 // startServices offers to peers what this device does for them.
 func startServices(lc fx.Lifecycle, o *overlay.Overlay, server *introduce.Server, knocker *dialback.Server, files *share.Handler, work *work,
-	persons *owner.Handler, post *post, services *services, errands *directory.Errands) {
+	persons *owner.Handler, post *post, services *services, errands *directory.Errands, book *contacts.Book) {
 	plain := &streams{overlay: o}
 	lc.Append(fx.StartStopHook(func() error {
 		return errors.Join(
@@ -48,7 +48,7 @@ func startServices(lc fx.Lifecycle, o *overlay.Overlay, server *introduce.Server
 			o.Serve(directory.Service, errands),
 			o.Serve(owner.Service, persons),
 			o.Serve(mail.Service, post.mail.Handler()),
-			o.Serve(ShareService, files),
+			o.Serve(ShareService, newStrangers(book).guard(files)),
 			o.Serve(WorkService, work.donor),
 			plain.serve(forward.Service, services.server.Handle),
 			plain.serve(control.PingService, echoStream),

@@ -54,7 +54,7 @@ func (c *Client) Register(ctx context.Context, at identity.Address, epoch sealed
 
 // RegisterEvery is Register, repeated every so often instead: the rendezvous
 // takes the device for gone when it misses some. A device that can be called
-// itself says where.
+// itself says where. With ErrUnwilling a full rendezvous names others.
 func (c *Client) RegisterEvery(ctx context.Context, at identity.Address, epoch sealed.Nonce, every time.Duration, callable ...netip.AddrPort) (Registration, error) {
 	body, err := json.Marshal(registerBody{
 		Epoch:  epoch,
@@ -69,13 +69,19 @@ func (c *Client) RegisterEvery(ctx context.Context, at identity.Address, epoch s
 		return Registration{}, fmt.Errorf("register at %s: %w", at.Short(), err)
 	}
 	defer response.Body.Close()
-	if response.StatusCode == http.StatusForbidden {
+	var r registrationBody
+	switch response.StatusCode {
+	case http.StatusOK:
+	case http.StatusForbidden:
 		return Registration{}, ErrUnwilling
-	}
-	if response.StatusCode != http.StatusOK {
+	case http.StatusServiceUnavailable: // full: it names others
+		if err := decode(response, maxRegistration, &r); err != nil {
+			return Registration{}, errors.Join(ErrUnwilling, err)
+		}
+		return r.checked(at, c.device.Address()), ErrUnwilling
+	default:
 		return Registration{}, fmt.Errorf("register at %s: %w: %s", at.Short(), ErrRendezvous, response.Status)
 	}
-	var r registrationBody
 	if err := decode(response, maxRegistration, &r); err != nil {
 		return Registration{}, fmt.Errorf("register at %s: %w", at.Short(), err)
 	}

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/netip"
+	"slices"
 	"time"
 
 	"porchlight/agent/identity"
@@ -121,6 +122,8 @@ type registration struct {
 	epoch    sealed.Nonce
 	until    time.Time // when it ends unless it is renewed
 	watchers map[identity.Address]watch
+	// told are the rendezvous that the device was told of last.
+	told []fellow
 }
 
 // register notes that the caller wants to be introduced to others.
@@ -141,7 +144,9 @@ func (s *Server) register(w http.ResponseWriter, r *http.Request) {
 	}
 	caller := overlay.Caller(r)
 	if !s.enter(caller, body) {
-		http.Error(w, "too many devices are registered here", http.StatusServiceUnavailable)
+		// Whoever knows nobody else has to learn of somebody.
+		w.WriteHeader(http.StatusServiceUnavailable)
+		json.NewEncoder(w).Encode(registrationBody{Others: s.others(caller), UnixS: time.Now().Unix()})
 		return
 	}
 	if at := body.reachable(); len(at) > 0 && s.cfg.Reachable != nil {
@@ -179,15 +184,36 @@ func (s *Server) registrationFor(caller identity.Address) registrationBody {
 	if s.cfg.Seen != nil {
 		body.You = s.cfg.Seen(caller)
 	}
-	if s.cfg.Others == nil {
-		return body
-	}
-	for _, v := range s.cfg.Others() {
-		if v.Address != caller && len(body.Others) < MaxOthers {
-			body.Others = append(body.Others, fellow(v))
-		}
+	if all := s.others(caller); s.news(caller, all) {
+		body.Others = all
 	}
 	return body
+}
+
+// others lists other rendezvous for a device.
+func (s *Server) others(caller identity.Address) (all []fellow) {
+	if s.cfg.Others == nil {
+		return nil
+	}
+	for _, v := range s.cfg.Others(caller) {
+		if v.Address != caller && len(all) < MaxOthers {
+			all = append(all, fellow(v))
+		}
+	}
+	return all
+}
+
+// news reports whether a registered device has not been told of these
+// rendezvous: they would be half of each answer's bytes.
+func (s *Server) news(caller identity.Address, others []fellow) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.registrations[caller]
+	if r == nil || slices.Equal(r.told, others) {
+		return false
+	}
+	r.told = others
+	return true
 }
 
 // unregister ends the caller's registration.

@@ -25,7 +25,7 @@ func TestARegistrationTellsOfOthersAndOfTheDeviceItself(t *testing.T) {
 		others = append(others, via(byte(10+n), fmt.Sprintf("203.0.113.%d:4001", n+1)))
 	}
 	r := newNode(w, 2, func(c *Config) {
-		c.Others = func() []identity.Via { return others }
+		c.Others = func(identity.Address) []identity.Via { return others }
 		c.Seen = func(of identity.Address) netip.AddrPort {
 			if of != a.address {
 				t.Errorf("asked where %s is seen", of.Short())
@@ -39,6 +39,13 @@ func TestARegistrationTellsOfOthersAndOfTheDeviceItself(t *testing.T) {
 	}
 	if len(got.Others) != MaxOthers || got.Others[0] != others[1] || got.You != you || got.Ticket != nil {
 		t.Errorf("registration %+v", got)
+	}
+	if again, err := a.Register(t.Context(), r.address, a.Epoch()); err != nil || again.Others != nil {
+		t.Errorf("the same is told again: %v, %v", again.Others, err)
+	}
+	others = others[:2]
+	if again, err := a.Register(t.Context(), r.address, a.Epoch()); err != nil || len(again.Others) != 1 {
+		t.Errorf("news are not told: %v, %v", again.Others, err)
 	}
 	if d := time.Since(time.Unix(got.UnixS, 0)); d < 0 || d > time.Minute {
 		t.Errorf("the time there is %v ago", d)

@@ -75,9 +75,9 @@ type Config struct {
 	// Reachable takes where a device that registers says that it can be called
 	// itself; its word, of usable addresses. nil drops it.
 	Reachable func(a identity.Address, at []netip.AddrPort)
-	// Others lists other rendezvous for the devices that register here, and
+	// Others lists other rendezvous for a device that registers here, and
 	// Seen tells where a device's packets come from. nil says nothing.
-	Others func() []identity.Via
+	Others func(caller identity.Address) []identity.Via
 	Seen   func(identity.Address) netip.AddrPort
 	// Reach begins a session to a watcher's rendezvous, so that the watcher can
 	// be told through it. Where that is, is a stranger's word: Reach refuses

@@ -88,12 +88,22 @@ func (j *Joiner) lookAfter(w *way, watch *watcher) {
 		w.lose()
 		j.searchAgain(w)
 		*watch = newWatcher(w, j.silence)
-	case w.called() && w.relayedOrFramed() && !w.isUpgrading():
+	case w.called() && w.relayedOrFramed() && !w.isUpgrading() && j.wanted(w):
 		network := j.cfg.Situation.Network()
 		if watch.changed(network) || watch.due(w.improvable(network.NoUDP), w.info().Hopeless, now) {
 			j.upgrade(w)
 		}
 	}
+}
+
+// wantedFor is how long after its last use a session is worth a search for a
+// better path. The searches use it, too: without an end it would never rest.
+const wantedFor = 90 * time.Second
+
+// wanted reports whether somebody uses the session, or did lately.
+func (j *Joiner) wanted(w *way) bool {
+	s := j.cfg.Sessions.Current(w.to)
+	return s != nil && s.Idle() < wantedFor
 }
 
 // refreshLimit ends the question how the world sees us now.

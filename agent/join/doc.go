@@ -21,7 +21,7 @@
 // One way (type way) exists for each device with a session or an attempt; it
 // ends with the last of them. Whoever called betters it: after 2, 10 and 60 s
 // and then each minute while it is relayed (every ten where nothing direct can
-// exist), and at once when it falls silent.
+// exist) and used, and at once when it falls silent.
 // Half a second of silence makes a device look whether its own address outside
 // is another; both sides forget a path that has brought nothing for 2 s while
 // packets were sent, so that a relayed one may take its place.

@@ -4,15 +4,18 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
 	"time"
 
+	"porchlight/agent/lab/scale"
 	"porchlight/nat/natlab"
 )
 
@@ -33,7 +36,7 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		return fmt.Errorf("say what to show: demo, matrix, recovery, people or idle")
+		return fmt.Errorf("say what to show: demo, matrix, recovery, people, idle or scale")
 	}
 	flags := flag.NewFlagSet(args[0], flag.ContinueOnError)
 	short := flags.Bool("short", false, "matrix: only the essential kinds; recovery: half of the table; people: three of the twelve are switched off")
@@ -42,9 +45,16 @@ func run(ctx context.Context, args []string) error {
 	repeat := flags.Int("repeat", 1, "matrix: rounds, each in a new laboratory")
 	beside := flags.Bool("peers", false, "matrix: let pion/ice with coturn meet between the same kinds, after each round")
 	watched := flags.Duration("for", 10*time.Minute, "idle: how long to listen")
+	devices := flags.Int("devices", 10000, "scale: how many devices live in the simulation")
+	seed := flags.Uint64("seed", 1, "scale: what decides all that is left to chance")
+	hours := flags.Float64("hours", 3, "scale: how much time passes there")
 	out := flags.String("out", "lab-out", "folder for logs and captures")
 	if err := flags.Parse(args[1:]); err != nil {
 		return err
+	}
+	if args[0] == "scale" {
+		span := time.Duration(*hours * float64(time.Hour))
+		return simulate(os.Stdout, scale.Config{Devices: *devices, Seed: *seed, Span: span})
 	}
 	dir, err := emptyFolder(*out)
 	if err != nil {
@@ -70,7 +80,26 @@ func run(ctx context.Context, args []string) error {
 	case "idle":
 		return idleReport(ctx, os.Stdout, dir, program, *watched)
 	}
-	return fmt.Errorf("unknown word %q: demo, matrix, recovery, people or idle", args[0])
+	return fmt.Errorf("unknown word %q: demo, matrix, recovery, people, idle or scale", args[0])
+}
+
+// simulate prints what a simulated crowd costs each other.
+func simulate(out io.Writer, cfg scale.Config) error {
+	began := time.Now()
+	cfg.Progress = func(at time.Duration) {
+		fmt.Fprintf(os.Stderr, "%v of %v simulated, %v passed\n", at, cfg.Span, time.Since(began).Round(time.Second))
+	}
+	report, err := scale.Run(cfg)
+	if err != nil {
+		return fmt.Errorf("simulate %d devices for %v (%v at least): %w", cfg.Devices, cfg.Span, cfg.MinSpan(), err)
+	}
+	if err := report.Write(out); err != nil {
+		return err
+	}
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	_, err = fmt.Fprintf(out, "\ntook %v and %d MB\n", time.Since(began).Round(time.Second), m.Sys>>20)
+	return err
 }
 
 // chosen are the kinds a matrix is asked for.

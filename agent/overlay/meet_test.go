@@ -48,3 +48,42 @@ func TestMeetRefuses(t *testing.T) {
 		t.Errorf("met nobody: %v", who)
 	}
 }
+
+func TestUpkeepIsNoUse(t *testing.T) {
+	a, b := pair(t)
+	for _, service := range []string{"work", "introduce"} {
+		listener, err := b.Listen(service)
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			for {
+				conn, err := listener.Accept()
+				if err != nil {
+					return
+				}
+				conn.Close()
+			}
+		}()
+	}
+	work, err := a.Dial(t.Context(), b.Address(), "work")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := a.Current(b.Address())
+	if s.Idle() != 0 {
+		t.Errorf("idle for %v with a stream open", s.Idle())
+	}
+	work.Close()
+	if s.Idle() <= 0 {
+		t.Error("not idle after its last stream")
+	}
+	upkeep, err := a.Dial(t.Context(), b.Address(), "introduce")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer upkeep.Close()
+	if s.Idle() <= 0 {
+		t.Error("upkeep counts as use")
+	}
+}

@@ -71,6 +71,9 @@ type Config struct {
 	// Proved learns, before Admit, which owner a peer's certificates prove and
 	// for which version of the owner's list of devices; nil if nobody asks.
 	Proved func(device, owner identity.Address, version uint64)
+	// Upkeep lists services whose streams keep a session well, and are not what
+	// it is for; see [Session.Idle].
+	Upkeep []string
 	// Began learns of each session that begins; it must not block. nil if
 	// nobody asks.
 	Began  func(identity.Address)
@@ -261,7 +264,9 @@ func (o *Overlay) add(conn *quic.Conn, proof identity.Proof, peer *nat.Peer, dia
 	with := proof.Device
 	s := &Session{conn: conn, with: with, proof: proof, peer: peer, dialed: dialed}
 	s.overlay = o
-	s.used.Store(time.Now().UnixNano())
+	now := time.Now().UnixNano()
+	s.used.Store(now)
+	s.worked.Store(now)
 	o.mu.Lock()
 	full := o.count >= MaxSessions
 	if !full {

@@ -79,7 +79,7 @@ func newEnd(t *testing.T, seed byte, listen string, admit func(identity.Address)
 		t.Fatal(err)
 	}
 	device := identity.FromSeed(bytes.Repeat([]byte{seed}, 32))
-	o := overlay.New(overlay.Config{Device: device, Socket: socket, Admit: admit, Logger: slog.New(slog.DiscardHandler)})
+	o := overlay.New(overlay.Config{Device: device, Socket: socket, Admit: admit, Upkeep: []string{"introduce"}, Logger: slog.New(slog.DiscardHandler)})
 	e := &end{
 		Overlay: o,
 		device:  device,

@@ -51,6 +51,7 @@ func (s *services) dispatch(c *Conn) {
 		c.Close()
 		return
 	}
+	c.works(name)
 	s.mu.Lock()
 	l := s.open[name]
 	s.mu.Unlock()

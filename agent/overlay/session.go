@@ -33,6 +33,9 @@ type Session struct {
 	flows   flows
 	streams atomic.Int64
 	used    atomic.Int64 // unix nanoseconds of this process's clock
+	// working and worked are the same of the streams that are no upkeep.
+	working atomic.Int64
+	worked  atomic.Int64
 }
 
 // Peer is the socket's peer whose path carries the session.
@@ -48,6 +51,14 @@ func (s *Session) RTT() time.Duration { return s.conn.ConnectionStats().Smoothed
 func (s *Session) Traffic() (sent, received int64) {
 	stats := s.conn.ConnectionStats()
 	return int64(stats.BytesSent), int64(stats.BytesReceived)
+}
+
+// Idle is for how long nobody has used the session but for its upkeep.
+func (s *Session) Idle() time.Duration {
+	if s.working.Load() > 0 {
+		return 0
+	}
+	return time.Since(time.Unix(0, s.worked.Load()))
 }
 
 // Close ends the session.

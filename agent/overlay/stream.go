@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -54,11 +55,22 @@ type Conn struct {
 	awaiting bool
 	refusal  error
 	closed   sync.Once
+	work     bool // set before anybody else has the stream
 }
 
 func newConn(stream *quic.Stream, s *Session, dialed bool) *Conn {
 	s.streams.Add(1)
 	return &Conn{stream: stream, session: s, awaiting: dialed}
+}
+
+// works notes that the stream is one that the session is for, unless its
+// service is upkeep.
+func (c *Conn) works(service string) {
+	if slices.Contains(c.session.overlay.cfg.Upkeep, service) {
+		return
+	}
+	c.work = true
+	c.session.working.Add(1)
 }
 
 // Dial opens a stream to a service of a device. It does not wait for the
@@ -76,6 +88,7 @@ func (o *Overlay) Dial(ctx context.Context, to identity.Address, service string)
 		return nil, fmt.Errorf("open a stream to %s: %w", to.Short(), err)
 	}
 	c := newConn(stream, s, true)
+	c.works(service)
 	if _, err := stream.Write(append([]byte{byte(len(service))}, service...)); err != nil {
 		c.Close()
 		return nil, fmt.Errorf("open a stream to %s: %w", to.Short(), err)
@@ -167,7 +180,12 @@ func (c *Conn) Close() error {
 		// session dies.
 		c.stream.SetWriteDeadline(time.Unix(1, 0))
 		c.stream.Close()
-		c.session.used.Store(time.Now().UnixNano())
+		now := time.Now().UnixNano()
+		if c.work {
+			c.session.worked.Store(now)
+			c.session.working.Add(-1)
+		}
+		c.session.used.Store(now)
 		c.session.streams.Add(-1)
 	})
 	return nil

@@ -206,9 +206,9 @@ func (n *node) invite(t testing.TB) owner.Code {
 }
 
 // bring brings b under a's owner.
-func (a *node) bring(t testing.TB, b *node, name string) {
+func (n *node) bring(t testing.TB, b *node, name string) {
 	t.Helper()
-	if err := b.Join(t.Context(), b.client(), a.address(), a.invite(t), name); err != nil {
+	if err := b.Join(t.Context(), b.client(), n.address(), n.invite(t), name); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -330,6 +330,9 @@ func (k *Keeper) register(h *helper, network string, placed time.Time) (time.Tim
 	defer cancel()
 	r, err := k.cfg.Client.RegisterEvery(ctx, h.link.Address, k.epoch(), k.renew, k.Link().At...)
 	if err != nil {
+		if len(r.Others) > 0 && k.cfg.Refused != nil {
+			k.cfg.Refused(r)
+		}
 		return placed, err
 	}
 	var at netip.AddrPort

@@ -61,7 +61,9 @@ type Config struct {
 	// Registered is told of each registration that stands, with where the
 	// rendezvous is and what it said; nil if nobody asks. It must not block.
 	Registered func(at identity.Link, r introduce.Registration)
-	Logger     *slog.Logger
+	// Refused is told of what a full rendezvous said, under the same terms.
+	Refused func(r introduce.Registration)
+	Logger  *slog.Logger
 }
 
 // Joiner is what a Keeper needs of who finds ways to devices.
@@ -238,6 +240,7 @@ func (k *Keeper) Moved() {
 	k.hosts = hosts
 	for _, h := range k.helpers {
 		h.rebind()
+		poke(h.moved) // places at relays are bound to addresses of before
 	}
 	k.lied, k.outside = false, unasked
 	k.forget()

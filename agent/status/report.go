@@ -158,11 +158,12 @@ func (r *Reporter) contact(c contacts.Contact) api.Contact {
 	return out
 }
 
-// member tells what is known of one device. Who has a session is there.
+// member tells what is known of one device. Who has a session is there, unless
+// it was heard since that it is gone: a session outlives a power cut by 45 s.
 func (r *Reporter) member(device identity.Address) api.Member {
 	seen := r.cfg.People.Seen(device)
 	m := api.Member{Address: device.String(), Name: seen.Name, Online: seen.Online, LastSeenUnixMS: unixMS(seen.LastSeen)}
-	if r.cfg.Overlay.Current(device) != nil {
+	if seen.Since.IsZero() && r.cfg.Overlay.Current(device) != nil {
 		m.Online = true
 	}
 	r.mu.Lock()

@@ -192,7 +192,7 @@ func TestTheirClientIsServedByUs(t *testing.T) {
 	if n, err := second.Announce(ctx, [20]byte{8}, 8888); n < 1 || err != nil {
 		t.Error(n, err)
 	}
-	search, err := server.Announce([20]byte{8}, 9999, false)
+	search, err := server.AnnounceTraversal([20]byte{8}, dht.AnnouncePeer(dht.AnnouncePeerOpts{Port: 9999}))
 	if err != nil {
 		t.Fatal(err)
 	}
