@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,14 +20,14 @@ import (
 // liar is a donor that answers as it likes. attempt counts from 1.
 func liar(t *testing.T, answer func(w http.ResponseWriter, out *frames.Writer, attempt int)) *Client {
 	t.Helper()
-	attempt := 0
+	var attempts atomic.Int64 // connections that broke off end when they like
 	mux := http.NewServeMux()
 	mux.HandleFunc("HEAD /modules/{hash}", func(http.ResponseWriter, *http.Request) {})
 	mux.HandleFunc("PUT /modules/{hash}", func(http.ResponseWriter, *http.Request) {})
 	mux.HandleFunc("POST /tasks", func(w http.ResponseWriter, r *http.Request) {
-		attempt++
+		attempt := attempts.Add(1)
 		w.Header().Set("Content-Type", resultType)
-		answer(w, frames.NewWriter(w), attempt)
+		answer(w, frames.NewWriter(w), int(attempt))
 	})
 	srv := httptest.NewServer(mux)
 	t.Cleanup(srv.Close)

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -37,7 +38,16 @@ var built struct{ dir, program string }
 
 func TestMain(m *testing.M) { os.Exit(testMain(m)) }
 
+// testsAtOnce is how many tests play at the same time: they mostly wait.
+const testsAtOnce = "3"
+
 func testMain(m *testing.M) int {
+	flag.Parse()
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
+	if !given {
+		flag.Set("test.parallel", testsAtOnce)
+	}
 	var err error
 	if built.dir, err = os.MkdirTemp("", "porchlight"); err != nil {
 		fmt.Fprintln(os.Stderr, err)

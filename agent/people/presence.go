@@ -25,7 +25,7 @@ const (
 	// tellLimit ends one exchange.
 	tellLimit = 20 * time.Second
 	// partingLimit is how long Close takes leave, partingAtOnce of how many.
-	partingLimit  = 1500 * time.Millisecond
+	partingLimit  = 900 * time.Millisecond
 	partingAtOnce = 32
 	// announceGap is the least pause between two rounds to all contacts.
 	announceGap = 10 * time.Second
@@ -155,7 +155,7 @@ func (p *Presence) Start(context.Context) error {
 	return nil
 }
 
-// Close takes leave of all contacts that are on-line, within 1.5 s, stores when
+// Close takes leave of all contacts that are on-line, within 0.9 s, stores when
 // they were seen and waits for what was started. Notes are answered no more.
 func (p *Presence) Close() error {
 	p.once.Do(func() {

@@ -179,7 +179,7 @@ func (k *Keeper) Close() error {
 }
 
 // leaveLimit is how long the farewells may take, all together.
-const leaveLimit = 500 * time.Millisecond
+const leaveLimit = 300 * time.Millisecond
 
 // takeLeave ends the registrations, so that whoever asks for the device is
 // told at once that it is gone.
