@@ -21,9 +21,9 @@ const (
 	trimLull  = 512 << 10
 	trimWorth = 2 << 20
 	// unmapAgain is after how many looks in a row without a burst the program's
-	// pages are let go again: in twenty seconds of little work many are touched once,
-	// and the next twenty touch others.
-	unmapAgain = 5
+	// pages are let go again: in twelve seconds of little work many are touched once,
+	// and the next twelve touch others.
+	unmapAgain = 3
 	// maxMaps is how much of /proc/self/maps is read, in bytes.
 	maxMaps = 64 << 10
 )

@@ -85,7 +85,11 @@ func TestPortsThatRotateUnderATransfer(t *testing.T) {
 	farm, host := s.at("farm", natlab.PortRotating)
 	s.friends(porch, farm)
 	s.relayWell(porch, farm)
-	check(t, porch.run(s.ctx, nil, "ping", farm.name))
+	// That a router rotates ports is known after two rotations; a call before
+	// that may be in vain.
+	await(t, s.ctx, "a call to somebody whose ports rotate", patience, func() bool {
+		return porch.run(s.ctx, nil, "ping", farm.name, "--timeout", "15s") == nil
+	})
 	file := offer(t, s.ctx, farm, rotatedSize)
 	check(t, host.Limit(rotatedSpeed))
 	began := time.Now()
