@@ -145,6 +145,38 @@ func TestFirstFrameMustComeInTime(t *testing.T) {
 	})
 }
 
+// An idle session that moves to a new connection has nothing to send over it
+// for many seconds.
+func TestANullPacketIsAFirstFrame(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		near, far := net.Pipe()
+		a, b := NewFramed(near, FrameConfig{}), NewFramed(far, FrameConfig{})
+		defer a.Close()
+		ended := make(chan error, 1)
+		got := make(chan int, 1)
+		go func() { ended <- b.Run(func(p []byte) error { got <- len(p); return nil }) }()
+		go a.Run(func([]byte) error { return nil })
+		for _, f := range []*Framed{a, b} {
+			if err := f.WritePacket(nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(DefaultFirstFrame + 10*time.Second)
+		select {
+		case err := <-ended:
+			t.Fatalf("the connection ended: %v", err)
+		default:
+		}
+		a.WritePacket(append([]byte("@"), make([]byte, 99)...))
+		if n := <-got; n != 100 {
+			t.Errorf("a packet of %d bytes came", n)
+		}
+		a.Close()
+		b.Close()
+		<-ended
+	})
+}
+
 func TestEachFurtherFrameMustComeInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f, far := framedPipe(FrameConfig{})

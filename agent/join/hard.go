@@ -262,6 +262,12 @@ func (a *attempt) punchTCP(ctx context.Context, theirs introduce.Offer, asking b
 	})
 	if err != nil {
 		framed.Close()
+		return err
 	}
-	return err
+	return greet(framed)
 }
+
+// greet sends a null packet (RFC 4571 §2) over a path that may have nothing else
+// to carry yet: whoever hears nothing for some seconds takes the connection for
+// a stranger's, and ends it.
+func greet(f *nat.Framed) error { return f.WritePacket(nil) }

@@ -101,12 +101,13 @@ func (j *Joiner) dialFramed(ctx context.Context, w *way, addr netip.AddrPort) er
 		conn.Close()
 		return ctx.Err()
 	}
-	framed := nat.NewFramed(conn, nat.FrameConfig{})
+	// Who was dialled may have nothing to say before the session does.
+	framed := nat.NewFramed(conn, nat.FrameConfig{FirstFrame: nat.DefaultFrameIdle})
 	r := tcpRoute(conn.RemoteAddr(), framed)
 	r.hint = addr
 	if err := w.useCarrier(r, func(first *nat.Peer) error { return first.UseFramed(framed, nat.KindDirect) }); err != nil {
 		framed.Close()
 		return fmt.Errorf("dial %v: %w", addr, err)
 	}
-	return nil
+	return greet(framed)
 }
