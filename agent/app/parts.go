@@ -1,9 +1,7 @@
 package app
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -267,7 +265,7 @@ func newIntroduceServer(device *identity.Device, o *overlay.Overlay, joiner *joi
 		WelcomeNote: presence.Receive,
 		Told:        presence.Handle,
 		Left:        presence.Left,
-		Others:      func(a identity.Address) []identity.Via { return others(fellows, a) },
+		Others:      func(a identity.Address) []identity.Via { return fellows.For(a, introduce.MaxOthers) },
 		Reachable:   func(a identity.Address, at []netip.AddrPort) { noteReachable(fellows, a, at) },
 		Seen:        func(a identity.Address) netip.AddrPort { return seenAt(o, a) },
 		Reach: func(ctx context.Context, back identity.Via) error {
@@ -284,25 +282,6 @@ func newIntroduceServer(device *identity.Device, o *overlay.Overlay, joiner *joi
 
 // errInward says that somebody wanted this device to dial into its own network.
 var errInward = errors.New("it leads into this network")
-
-// others lists rendezvous for one who registers here, as an order by hash has
-// it: the same at all times, and another for each, so that not everybody goes
-// to the same few.
-func others(fellows *reach.Fellows, caller identity.Address) (list []identity.Via) {
-	links := slices.DeleteFunc(fellows.Links(), func(l identity.Link) bool { return len(l.At) == 0 || l.Address == caller })
-	slices.SortFunc(links, func(a, b identity.Link) int {
-		x, y := lot(caller, a.Address), lot(caller, b.Address)
-		return bytes.Compare(x[:], y[:])
-	})
-	for _, l := range links[:min(len(links), introduce.MaxOthers)] {
-		list = append(list, identity.Via{Address: l.Address, At: l.At[0]})
-	}
-	return list
-}
-
-func lot(caller, fellow identity.Address) [sha256.Size]byte {
-	return sha256.Sum256(append(caller.Key(), fellow.Key()...))
-}
 
 // noteReachable keeps that a device which registers here can be called itself:
 // others may want to register there.

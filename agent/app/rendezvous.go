@@ -42,12 +42,7 @@ const (
 
 // meetingPlace is the infohash under which rendezvous announce themselves
 // (BEP 5): nothing but a name that all agree on.
-var meetingPlace = [20]byte(sha1Sum("porchlight rendezvous 1"))
-
-func sha1Sum(s string) []byte {
-	sum := sha1.Sum([]byte(s))
-	return sum[:]
-}
+var meetingPlace = sha1.Sum([]byte("porchlight rendezvous 1"))
 
 // introducers lists friends that introduce others, by what they published.
 type introducers struct {

@@ -1,6 +1,8 @@
 package reach
 
 import (
+	"bytes"
+	"crypto/sha256"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -97,6 +99,25 @@ func (f *Fellows) Links() []identity.Link {
 		all = append(all, l)
 	}
 	return all
+}
+
+// For lists at most n of them for a device that registers here, in an order
+// that is the same at all times and another for each device, so that not
+// everybody goes to the same few.
+func (f *Fellows) For(caller identity.Address, n int) (some []identity.Via) {
+	links := slices.DeleteFunc(f.Links(), func(l identity.Link) bool { return len(l.At) == 0 || l.Address == caller })
+	slices.SortFunc(links, func(a, b identity.Link) int {
+		x, y := lot(caller, a.Address), lot(caller, b.Address)
+		return bytes.Compare(x[:], y[:])
+	})
+	for _, l := range links[:min(len(links), n)] {
+		some = append(some, identity.Via{Address: l.Address, At: l.At[0]})
+	}
+	return some
+}
+
+func lot(caller, fellow identity.Address) [sha256.Size]byte {
+	return sha256.Sum256(append(caller.Key(), fellow.Key()...))
 }
 
 func without(list []identity.Link, a identity.Address) []identity.Link {

@@ -110,3 +110,26 @@ func TestAFullDiskForgetsNoFellow(t *testing.T) {
 		t.Error("what could not be written is not known either")
 	}
 }
+
+func TestEachDeviceIsToldOfOthersInAnOrderOfItsOwn(t *testing.T) {
+	f, _ := reach.OpenFellows(&shelf{files: map[string][]byte{}}, numbered(0))
+	for n := 1; n <= 40; n++ {
+		f.Suggest(heard(n))
+	}
+	first := map[identity.Address]bool{}
+	for n := 1; n <= 20; n++ {
+		some := f.For(numbered(n), 4)
+		if len(some) != 4 || some[0] != f.For(numbered(n), 4)[0] {
+			t.Fatalf("device %d is told of %v", n, some)
+		}
+		for _, v := range some {
+			if v.Address == numbered(n) {
+				t.Errorf("device %d is told of itself", n)
+			}
+		}
+		first[some[0].Address] = true
+	}
+	if len(first) < 8 {
+		t.Errorf("twenty devices go to %d rendezvous first", len(first))
+	}
+}

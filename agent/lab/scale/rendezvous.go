@@ -1,12 +1,9 @@
 package scale
 
 import (
-	"bytes"
-	"crypto/sha256"
 	"slices"
 	"time"
 
-	"porchlight/agent/identity"
 	"porchlight/agent/introduce"
 )
 
@@ -24,20 +21,10 @@ type client struct {
 	watchers map[int32]watch
 }
 
-func lot(caller, fellow identity.Address) [sha256.Size]byte {
-	return sha256.Sum256(append(caller.Key(), fellow.Key()...))
-}
-
 // hearOthers takes the rendezvous that one names.
 func (w *world) hearOthers(d, r *device) {
-	links := r.fellows.Links()
-	own := d.self.Address()
-	slices.SortFunc(links, func(a, b identity.Link) int { // others in agent/app/parts.go
-		x, y := lot(own, a.Address), lot(own, b.Address)
-		return bytes.Compare(x[:], y[:])
-	})
-	for _, l := range links[:min(len(links), introduce.MaxOthers)] {
-		d.fellows.Suggest(identity.Via{Address: l.Address, At: l.At[0]})
+	for _, v := range r.fellows.For(d.self.Address(), introduce.MaxOthers) {
+		d.fellows.Suggest(v)
 	}
 }
 
